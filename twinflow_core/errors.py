@@ -1,0 +1,55 @@
+"""The one error type that a user sees, and the exit code that goes with it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the `twinflow` command tells the shell."""
+
+    DONE = 0
+    REJECTED = 1
+    WRONG_INPUT = 2
+    INFRASTRUCTURE = 3
+
+
+class TwinflowError(Exception):
+    """Something a user can put right, said as what is wrong, where it is, and what to do.
+
+    Args:
+        what: one sentence that says what is wrong.
+        where: the file, key, row, address or command it concerns; empty if there is none.
+        fix: what the user should do about it.
+        code: the exit code, `WRONG_INPUT` unless the fault lies in infrastructure.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        fix: str = "",
+        code: ExitCode = ExitCode.WRONG_INPUT,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.fix = fix
+        self.code = code
+
+    def __str__(self) -> str:
+        where = f"\n  where: {self.where}" if self.where else ""
+        fix = f"\n  to do: {self.fix}" if self.fix else ""
+        return f"{self.what}{where}{fix}"
+
+    def as_dict(self) -> dict[str, str | int]:
+        """The same for programs: what, where, fix and the exit code."""
+        return {"what": self.what, "where": self.where, "fix": self.fix, "code": int(self.code)}
+
+
+class InfrastructureError(TwinflowError):
+    """A service, a network or a machine failed; the input was right. Exit code 3."""
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix, code=ExitCode.INFRASTRUCTURE)
