@@ -1,0 +1,1 @@
+"""One file a DVC stage: reads params and input folders, writes output folders, nothing else."""
