@@ -1,4 +1,4 @@
-"""Gaussian noise that depends on nothing but (seed, key): the same in torch, in ONNX Runtime, at any batch size.
+"""Gaussian noise that depends on (seed, key) alone: the same in torch, in ONNX Runtime, at any batch size.
 
 NumPy alone, so that the serving side, which has no torch, draws the very noise that evaluation drew.
 """
