@@ -1,0 +1,49 @@
+# Needs Python >= 3.11, git and make; everything else is installed into .venv from requirements.lock.
+.DEFAULT_GOAL := help
+.PHONY: help setup retrain test bench lint
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+WORKERS ?= 2
+
+help:
+	@echo "make retrain   train, judge, export, publish and promote; prints the decision and where to look"
+	@echo "make test      all tests"
+	@echo "make bench     measurements, as JSON under benchmarks/results"
+	@echo "make lint      ruff, mypy and the import arrows"
+
+setup: $(STAMP)
+
+# A candidate counts only if it runs: version managers leave launchers of versions that are not active.
+$(STAMP): requirements.lock pyproject.toml
+	@set -e; chosen=""; \
+	for candidate in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+			chosen="$$candidate"; break; \
+		fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+		echo "No Python >= 3.11 was found. Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; \
+		exit 2; \
+	fi; \
+	if ! command -v git >/dev/null 2>&1; then \
+		echo "git was not found. Install git: every run is recorded as a commit." >&2; exit 2; \
+	fi; \
+	echo "Installing into $(VENV) with $$($$chosen --version); the first time takes some minutes."; \
+	"$$chosen" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+retrain: $(STAMP)
+	@$(BIN)/twinflow retrain
+
+test: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 15
+
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks
+
+lint: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

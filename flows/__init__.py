@@ -1,0 +1,1 @@
+"""One file a flow; each also runs as `python -m flows.<name>`."""

@@ -1,0 +1,1 @@
+"""Prefect tasks, thin, and the processes and folders that they need."""
