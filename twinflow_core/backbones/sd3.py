@@ -1,0 +1,115 @@
+"""Stable Diffusion 3 and 3.5: MMDiT on BCHW latents, CLIP (and T5) text, velocity z - x, time times 1000."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusion3Pipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.target_time import TIME_SCALE, TargetTime
+
+SIDECAR = Path("target_time") / "target_time.safetensors"
+
+
+class Sd3Velocity(nn.Module):
+    """F(x_t, t, r) of an SD3 transformer. Copy this module, never the transformer alone: its hook is here."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.transformer = transformer
+        host = transformer.time_text_embed.timestep_embedder
+        self.target_time = TargetTime(host, transformer.inner_dim)
+
+    def forward(self, x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
+        """The velocity, [B, C, H, W].
+
+        Args:
+            x_t: latents [B, C, H, W].
+            t: times [B] in [-1, 1].
+            r: target times [B], or None for the stock network (which equals r = 0).
+            conditioning: the prompts of the B rows.
+        """
+        self.target_time.r = r
+        return self.transformer(
+            hidden_states=x_t,
+            timestep=TIME_SCALE * t,
+            encoder_hidden_states=conditioning.prompt_embeds,
+            pooled_projections=conditioning.pooled,
+            return_dict=False,
+        )[0]
+
+    def copy(self) -> Sd3Velocity:
+        """A copy with parameters and hook of its own, without gradients."""
+        twin = copy.deepcopy(self)
+        return twin.requires_grad_(False).eval()
+
+
+class Sd3Backbone:
+    """A loaded SD3 pipeline with what the stages need of it."""
+
+    family = "sd3"
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.velocity = Sd3Velocity(pipeline.transformer)
+
+    @classmethod
+    def load(cls, folder: Path) -> Sd3Backbone:
+        """Load a diffusers folder in float32; the target-time sidecar too where there is one."""
+        pipeline = StableDiffusion3Pipeline.from_pretrained(
+            folder, torch_dtype=torch.float32, local_files_only=True
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        backbone = cls(pipeline)
+        if (folder / SIDECAR).exists():
+            backbone.velocity.target_time.load_state_dict(load_file(folder / SIDECAR))
+        return backbone
+
+    def save(self, folder: Path) -> None:
+        """Write a stock diffusers folder, and beside it the sidecar that few-step sampling does not need."""
+        self.pipeline.save_pretrained(folder)
+        (folder / SIDECAR).parent.mkdir()
+        save_file(self.velocity.target_time.state_dict(), folder / SIDECAR)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image's latents."""
+        config = self.pipeline.transformer.config
+        return (config.in_channels, config.sample_size, config.sample_size)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the square images, in pixels."""
+        return self.pipeline.transformer.config.sample_size * self.pipeline.vae_scale_factor
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: list[str]) -> Conditioning:
+        """Embeddings of the prompts through the pipeline's own text encoders."""
+        embeds, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt=prompts,
+            prompt_2=None,
+            prompt_3=None,
+            do_classifier_free_guidance=False,
+            device=self.pipeline.device,
+        )
+        return Conditioning(embeds, pooled)
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Normalised latents (mode of the posterior) of images [B, 3, H, W] in [-1, 1]."""
+        vae = self.pipeline.vae
+        latents = vae.encode(images).latent_dist.mode()
+        return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] of normalised latents."""
+        vae = self.pipeline.vae
+        raw = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+        return (vae.decode(raw, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)

@@ -1,0 +1,52 @@
+"""Target time r for a network that knows only t, by one hook on its time MLP.
+
+    temb = E1(t) + r E2(r)
+
+E2 starts at zero, so that at initialisation F(x_t, t, r) is the pretrained F(x_t, t) for every r. The term
+vanishes at r = 0, so that the few-step generator F(x_t, t, 0) is at every moment the stock architecture with
+stock weights: it saves, loads and samples without this file. (The authors use (t - r) E2(r), which vanishes
+at r = t instead and leaves a checkpoint that stock pipelines cannot run.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from torch import Tensor, nn
+
+FREQUENCIES = 256
+TIME_SCALE = 1000.0
+
+
+class TargetTime(nn.Module):
+    """r E2(r), added to the output of the host's time MLP while `r` is set.
+
+    Args:
+        host: the network's time MLP, whose output is [B, width].
+        width: its output's width.
+
+    State: `r` is None (the hook does nothing) or a [B] tensor with values in [-1, 1], set by the caller
+    before each forward. Not safe for two threads on one model.
+    """
+
+    def __init__(self, host: nn.Module, width: int) -> None:
+        super().__init__()
+        self.project = Timesteps(FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.embed = TimestepEmbedding(FREQUENCIES, width)
+        nn.init.zeros_(self.embed.linear_2.weight)
+        nn.init.zeros_(self.embed.linear_2.bias)
+        self.r: Tensor | None = None
+        host.register_forward_hook(self._add)
+
+    def _add(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        if self.r is None:
+            return output
+        frequencies = self.project(TIME_SCALE * self.r).to(output.dtype)
+        return output + self.r.unsqueeze(1).to(output.dtype) * self.embed(frequencies)
+
+
+def sign_sensitivity(velocity: Tensor, mirrored: Tensor) -> float:
+    """||F(x, -t, -t) - F(x, t, t)|| / ||F(x, t, t)||: zero if the network cannot tell -t from t."""
+    return float(torch.linalg.vector_norm(mirrored - velocity) / torch.linalg.vector_norm(velocity))

@@ -1,0 +1,78 @@
+"""Regression targets of the TwinFlow objective. Nothing here draws, and nothing here needs a gradient.
+
+Every function takes the draws it needs. Latents are [B, C, H, W], times [B], all of one floating type.
+Equations are those of arXiv 2512.05150 v2; what the paper leaves to the authors' code is marked as such.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twinflow_core.flow.path import Velocity, expand, jump
+
+CLAMP = 1.0
+
+
+def guided_target(v: Tensor, conditional: Tensor, unconditional: Tensor, strength: float) -> Tensor:
+    """v* = (z - x) + w [F(x_t, t, t; c) - F(x_t, t, t; empty)]: guidance trained in (UCGM's enhanced target).
+
+    Sampling such a model without guidance equals sampling its base at guidance scale 1 + w.
+    """
+    return v + strength * (conditional - unconditional)
+
+
+def rcgm_integral(velocity: Velocity, x_1: Tensor, t_1: Tensor, r: Tensor, order: int) -> Tensor:
+    """I = sum_i F(x_{t_i}, t_i, t_{i+1}) (t_i - t_{i+1}) over `order` equal jumps from t_1 to r (eq. 1).
+
+    Args:
+        velocity: F of the averaged (or online) weights.
+        x_1: the state at t_1.
+        t_1: where the jumps start, r <= t_1.
+        r: where they end, in [0, t_1].
+        order: N >= 1.
+
+    Raises:
+        ValueError: order below 1.
+    """
+    if order < 1:
+        raise ValueError(f"the order of RCGM must be at least 1, not {order}")
+    integral = torch.zeros_like(x_1)
+    x_i, t_i = x_1, t_1
+    for i in range(1, order + 1):
+        t_next = t_1 + (r - t_1) * (i / order)
+        f = velocity(x_i, t_i, t_next)
+        integral = integral + expand(t_i - t_next, x_1) * f
+        x_i, t_i = jump(x_i, t_i, t_next, f), t_next
+    return integral
+
+
+def rcgm_start(x_t: Tensor, t: Tensor, r: Tensor, v: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+    """The state a small step along the path: t_1 = max(t - delta, r), x_1 = x_t - (t - t_1) v*."""
+    t_1 = torch.maximum(t - delta, r)
+    return jump(x_t, t, t_1, v), t_1
+
+
+def rcgm_error(prediction: Tensor, integral: Tensor, v: Tensor, t: Tensor, r: Tensor, delta: float) -> Tensor:
+    """How far F(x_t, t, r) is from the recursive consistency of eq. 1.
+
+        err = [(t - r) F - I - (t - t_1) v*] / (t - t_1)
+
+    with t_1 as in `rcgm_start`, so that for t - r <= delta the integral is empty and err = F - v*, which is
+    flow matching. At r = t, where t - t_1 = 0, that limit is taken exactly: nothing divides by zero.
+    """
+    gap = t - r
+    step = gap.clamp(max=delta)
+    scale = torch.where(gap > delta, gap / step.clamp(min=torch.finfo(t.dtype).tiny), torch.ones_like(gap))
+    inverse = torch.where(gap > delta, 1 / step.clamp(min=torch.finfo(t.dtype).tiny), torch.zeros_like(gap))
+    return expand(scale, v) * prediction - expand(inverse, v) * integral - v
+
+
+def shifted_target(prediction: Tensor, error: Tensor, clamp: float = CLAMP) -> Tensor:
+    """sg(F) - clamp(err, -c, c): a target at most c away from the prediction in every element."""
+    return prediction.detach() - error.clamp(-clamp, clamp)
+
+
+def velocity_difference(v_real: Tensor, v_fake: Tensor, clamp: float = CLAMP) -> Tensor:
+    """Delta_v = v_real(x_t, t) - v_fake(x_t, -t) (eq. 7), clamped per element as the authors' code does."""
+    return (v_real - v_fake).clamp(-clamp, clamp)

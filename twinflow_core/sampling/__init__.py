@@ -1,0 +1,1 @@
+"""Few-step and many-step sampling of latents."""

@@ -1,0 +1,35 @@
+"""Training state on disk: written whole or not at all, and refused if it belongs to another run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FILE = "state.pt"
+
+
+def save_state(folder: Path, key: str, step: int, parts: dict[str, Any]) -> None:
+    """Write the state after `step` finished steps; an earlier one is replaced in one move.
+
+    Args:
+        folder: where states of this run live.
+        key: hash of all that defines the run; a state with another key is never resumed.
+        step: finished steps.
+        parts: state dicts by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{FILE}.partial"
+    torch.save({"key": key, "step": step, "parts": parts}, partial)
+    os.replace(partial, folder / FILE)
+
+
+def load_state(folder: Path, key: str) -> tuple[int, dict[str, Any]] | None:
+    """The finished steps and state dicts of a run with this key, or None if there are none."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return (state["step"], state["parts"]) if state["key"] == key else None

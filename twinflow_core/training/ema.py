@@ -1,0 +1,22 @@
+"""Exponential moving average of a network's parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def effective_decay(decay: float, updates: int) -> float:
+    """The decay after `updates` updates: min(decay, (1 + n) / (10 + n)), so that early weights are forgotten.
+
+    Args:
+        decay: the final decay, in [0, 1); 0 makes the average follow the online weights.
+        updates: how many updates were done before this one.
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, online: nn.Module, decay: float) -> None:
+    """average = decay average + (1 - decay) online, parameter by parameter, in place."""
+    torch._foreach_lerp_(list(average.parameters()), list(online.parameters()), 1 - decay)

@@ -1,0 +1,64 @@
+"""The random numbers of one TwinFlow step, drawn before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from twinflow_core.training.draws import normal, uniform
+from twinflow_core.training.roles import RoleCounts
+
+NEAR_GAP = 0.05
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """Draws of a batch laid out as one_step, near, any, fake (B rows in all).
+
+    Attributes:
+        z: [B, C, H, W], the noise of each row; of a fake row, the fresh noise its fake is mixed with.
+        t: [B] in [-1, 1]: 1 for one_step, negative for fake.
+        r: [B]: 0 for one_step, close below t for near, uniform in [0, t] for any, t for fake.
+        fake_z: [fake, C, H, W], the noise the fakes are generated from.
+        rectify_z: [one_step, C, H, W], the noise that rectification mixes the one-step samples with.
+        rectify_t: [one_step] in (0, 1).
+    """
+
+    z: Tensor
+    t: Tensor
+    r: Tensor
+    fake_z: Tensor
+    rectify_z: Tensor
+    rectify_t: Tensor
+
+    def to(self, device: torch.device) -> StepDraws:
+        """The same on another device."""
+        return StepDraws(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def draw_step(seed: int, step: int, counts: RoleCounts, shape: tuple[int, int, int]) -> StepDraws:
+    """All draws of a step.
+
+    Args:
+        seed: the run's seed.
+        step: 0-based.
+        counts: rows by role.
+        shape: (C, H, W) of the latents.
+    """
+    u = uniform(seed, step, "t", counts.total)
+    gap = uniform(seed, step, "r", counts.total)
+    # Keeps |t| off zero, where a velocity difference says nothing and 1/t would not be finite.
+    u = u.clamp(min=1e-3)
+    near, any_, fake = u[counts.one_step :].split([counts.near, counts.any, counts.fake])
+    near_gap, any_gap, _ = gap[counts.one_step :].split([counts.near, counts.any, counts.fake])
+    ones = torch.ones(counts.one_step)
+    return StepDraws(
+        z=normal(seed, step, "z", (counts.total, *shape)),
+        t=torch.cat([ones, near, any_, -fake]),
+        r=torch.cat([ones * 0, near * (1 - NEAR_GAP * near_gap), any_ * (1 - any_gap), -fake]),
+        fake_z=normal(seed, step, "fake z", (counts.fake, *shape)),
+        rectify_z=normal(seed, step, "rectify z", (counts.one_step, *shape)),
+        rectify_t=uniform(seed, step, "rectify t", counts.one_step).clamp(min=1e-3),
+    )
