@@ -1,0 +1,236 @@
+"""A channel: an append-only, numbered log in which each entry is created once, by whoever comes first.
+
+Creating entry N+1 with If-None-Match:* is THE commit of a promotion; nothing else is. `champion.json` beside
+the log only says where to start looking and may lag. Every entry carries the channel's whole state (the
+version that serves, held or not), so that the last entry alone answers what is live.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+from uuid import uuid4
+
+from pydantic import Field, ValidationError
+
+from twinflow_core.errors import TwinflowError
+from twinflow_core.registry.conditional_writes import require_conditional_writes
+from twinflow_core.registry.faults import ObjectMissing, StoredObjectDamaged
+from twinflow_core.registry.manifest import Record, Sha256, canonical_json
+from twinflow_core.registry.store import ObjectStore
+
+GENERATION_DIGITS = 20
+Action = Literal["promote", "rollback", "hold", "release"]
+
+
+class StaleDecision(TwinflowError):
+    """The channel moved on: what was decided against one generation does not hold for the next."""
+
+
+class Entry(Record):
+    """One line of a channel's history.
+
+    `version` serves after it (None before the first promotion), `previous` served before it; `held` says
+    whether promotions are stopped after it; `decision` is the record that allowed it.
+    """
+
+    generation: Annotated[int, Field(ge=1)]
+    action: Action
+    version: Sha256 | None
+    previous: Sha256 | None
+    held: bool
+    decision: str | None
+    actor: Annotated[str, Field(min_length=1)]
+    reason: Annotated[str, Field(min_length=1)]
+    at: datetime
+    nonce: Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """What a channel is now: its generation (0: no history), the version that serves, whether it is held."""
+
+    generation: int
+    version: str | None
+    held: bool
+
+
+class Pointer(Record):
+    """The cached pointer: a generation that existed when it was written."""
+
+    generation: Annotated[int, Field(ge=1)]
+    version: Sha256 | None
+
+
+class Channel:
+    """The log of one environment (`staging`, `production`) of one model.
+
+    Args:
+        store: where.
+        prefix: the channel's folder in the bucket, without a slash at the end.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self.store = store
+        self.prefix = prefix
+
+    def _key(self, generation: int) -> str:
+        return f"{self.prefix}/log/{generation:0{GENERATION_DIGITS}d}.json"
+
+    def entry(self, generation: int) -> Entry | None:
+        """One entry, or None if the log is not that long.
+
+        Raises:
+            StoredObjectDamaged: the object is no entry of this generation.
+        """
+        key = self._key(generation)
+        try:
+            body = self.store.get(key)
+        except ObjectMissing:
+            return None
+        try:
+            entry = Entry.model_validate_json(body)
+        except ValidationError:
+            entry = None
+        if entry is None or entry.generation != generation:
+            raise StoredObjectDamaged(
+                "An entry of the channel's log is damaged.",
+                where=self.store.address(key),
+                fix="Restore this object from a backup of the bucket; nothing is promoted meanwhile.",
+            )
+        return entry
+
+    def head(self) -> Entry | None:
+        """The last entry, or None if the channel has no history yet."""
+        last = self._entry_pointed_at() or self._last_listed()
+        while last is not None:
+            following = self.entry(last.generation + 1)
+            if following is None:
+                break
+            last = following
+        return last
+
+    def history(self) -> list[Entry]:
+        """All entries, first to last.
+
+        Raises:
+            StoredObjectDamaged: an entry is missing in the middle, or one is damaged.
+        """
+        last = self._last_listed()
+        entries = []
+        for generation in range(1, (last.generation if last else 0) + 1):
+            entry = self.entry(generation)
+            if entry is None:
+                raise StoredObjectDamaged(
+                    "The channel's log has a gap.",
+                    where=self.store.address(self._key(generation)),
+                    fix="Restore this object from a backup of the bucket.",
+                )
+            entries.append(entry)
+        return entries
+
+    def append(
+        self,
+        head: Entry | None,
+        action: Action,
+        *,
+        version: str | None,
+        held: bool,
+        decision: str | None,
+        actor: str,
+        reason: str,
+    ) -> Entry:
+        """Create the entry after `head`: the commit.
+
+        Raises:
+            StaleDecision: somebody else created that entry first.
+            TwinflowError: the store's conditional writes do not work, or actor or reason is empty.
+        """
+        for name, text in (("actor", actor), ("reason", reason)):
+            if not text.strip():
+                raise TwinflowError(
+                    f"The {name} is empty.", where=f"{action} on {self.prefix}", fix=f"Say the {name}."
+                )
+        require_conditional_writes(self.store)
+        entry = Entry(
+            generation=(head.generation if head else 0) + 1,
+            action=action,
+            version=version,
+            previous=head.version if head else None,
+            held=held,
+            decision=decision,
+            actor=actor,
+            reason=reason,
+            at=datetime.now(UTC),
+            nonce=uuid4().hex,
+        )
+        body = canonical_json(entry.model_dump(mode="json"))
+        if not self.store.put(self._key(entry.generation), body, if_absent=True):
+            raise StaleDecision(
+                f"Somebody else changed the channel first: generation {entry.generation} exists already.",
+                where=self.store.address(self._key(entry.generation)),
+                fix="Look at `twinflow history` and decide again.",
+            )
+        self._point_at(entry)
+        return entry
+
+    def _point_at(self, entry: Entry) -> None:
+        pointer = Pointer(generation=entry.generation, version=entry.version)
+        try:
+            self.store.put(f"{self.prefix}/champion.json", canonical_json(pointer.model_dump(mode="json")))
+        except TwinflowError:
+            # The entry is committed; readers find it from any older pointer, or from the listing.
+            return
+
+    def _entry_pointed_at(self) -> Entry | None:
+        try:
+            pointer = Pointer.model_validate_json(self.store.get(f"{self.prefix}/champion.json"))
+        except (ObjectMissing, ValidationError):
+            return None
+        return self.entry(pointer.generation)
+
+    def _last_listed(self) -> Entry | None:
+        last = None
+        for info in self.store.list(f"{self.prefix}/log/"):
+            number = PurePosixPath(info.key).stem
+            if not number.isdecimal() or info.key != self._key(int(number)):
+                raise StoredObjectDamaged(
+                    "The channel's log holds a foreign object.",
+                    where=self.store.address(info.key),
+                    fix="Remove this object.",
+                )
+            last = int(number)
+        return self.entry(last) if last else None
+
+
+def state_after(head: Entry | None) -> ChannelState:
+    """The state of a channel whose last entry this is."""
+    return ChannelState(head.generation, head.version, head.held) if head else ChannelState(0, None, False)
+
+
+def version_to_return_to(channel: str, entries: list[Entry], to: str | None) -> str:
+    """Which version a rollback goes to, by the channel's past (see `Registry.rollback`)."""
+    standing: list[str] = []
+    served: list[str] = []
+    for entry in entries:
+        if entry.version is None or entry.action not in ("promote", "rollback"):
+            continue
+        served.append(entry.version)
+        if entry.action == "rollback" and entry.version in standing:
+            while standing[-1] != entry.version:
+                standing.pop()
+        elif not standing or standing[-1] != entry.version:
+            standing.append(entry.version)
+    if to is None and len(standing) > 1:
+        return standing[-2]
+    if to is not None and to in served and to != standing[-1]:
+        return to
+    raise TwinflowError(
+        f"{channel} cannot go back to {to[:12]}: it serves that, or never has."
+        if to
+        else f"{channel} has nothing to go back to.",
+        where=f"{channel}, generation {len(entries)}",
+        fix="See `twinflow history` for what it has served.",
+    )
