@@ -53,7 +53,7 @@ def test_any_prompt_and_any_number_of_images(prompt: str, left: int, right: int)
     [
         ([], "at least one image"),
         ([GridRow("x", [plain((0, 0, 0), 8)], [plain((0, 0, 0), 9)])], "differ in size"),
-        ([GridRow("x", [np.zeros((8, 8, 3), np.float32)], [])], "uint8"),  # type: ignore[list-item]
+        ([GridRow("x", [np.zeros((8, 8, 3), np.float32)], [])], "uint8"),
     ],
 )
 def test_refuses_what_it_cannot_draw(rows: list[GridRow], message: str) -> None:

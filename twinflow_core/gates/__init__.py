@@ -1,0 +1,1 @@
+"""Gates: rules over metrics, the statistics behind them, and the decision they come to."""

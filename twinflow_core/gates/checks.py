@@ -1,0 +1,95 @@
+"""Every rule checked before anything is trained: a slip in a gate costs a second, not a night."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from twinflow_core.errors import TwinflowError
+from twinflow_core.gates.estimates import estimand_of
+from twinflow_core.gates.metrics import GateName, Scorer, known_metrics
+from twinflow_core.gates.statistics import enough_resamples
+from twinflow_core.params import PARAMS_FILE, Params, Rule
+
+
+def check_rules(params: Params, where: str = PARAMS_FILE) -> None:
+    """Check the rules of both gates, for whichever scorer may come to use them.
+
+    Args:
+        params: all of them; the metrics that exist depend on `evaluate`.
+        where: the file that errors name.
+
+    Raises:
+        TwinflowError: an unknown metric (with near matches), an id used twice, a margin on a metric that
+            has no interval or beside a bound, min above max, or too few resamples for a rule's confidence.
+    """
+    for key, gate, scorer, rules in _lists(params):
+        known = known_metrics(gate, scorer, params.evaluate.few_steps)
+        seen: set[str] = set()
+        for index, rule in enumerate(rules):
+            place = f"{where}: {key}.{index} (id {rule.id})"
+            if rule.id in seen:
+                raise TwinflowError(
+                    f"Two rules of one gate have the id `{rule.id}`.", where=place, fix="Rename one of them."
+                )
+            seen.add(rule.id)
+            if rule.metric not in known:
+                raise _unknown_metric(rule, gate, known, place)
+            _check_bounds(rule, place)
+        _check_resamples(rules, params.gates.resamples, f"{where}: gates.resamples")
+
+
+def _lists(params: Params) -> Iterator[tuple[str, GateName, Scorer, Sequence[Rule]]]:
+    """Every list of rules with the scorer whose metrics it may name."""
+    yield "gates.quality.shapes", "quality", "shapes", params.gates.quality.shapes
+    yield "gates.quality.distribution", "quality", "distribution", params.gates.quality.distribution
+    # With `auto` only a metric that both scorers give is sure to be there when the serving gate looks for it.
+    scorer: Scorer = "shapes" if params.evaluate.scorer == "shapes" else "distribution"
+    yield "gates.serving", "serving", scorer, params.gates.serving
+
+
+def _unknown_metric(rule: Rule, gate: GateName, known: Sequence[str], place: str) -> TwinflowError:
+    close = difflib.get_close_matches(rule.metric, known, n=3, cutoff=0.6)
+    fix = f"Did you mean {' or '.join(f'`{each}`' for each in close)}?" if close else ""
+    return TwinflowError(
+        f"The {gate} gate knows no metric `{rule.metric}`.",
+        where=place,
+        fix=fix or f"Name one of: {', '.join(known)}.",
+    )
+
+
+def _check_bounds(rule: Rule, place: str) -> None:
+    if rule.min is not None and rule.max is not None and rule.min > rule.max:
+        raise TwinflowError(
+            f"No value is at least {rule.min} and at most {rule.max}.", where=place, fix="Swap min and max."
+        )
+    if rule.champion_margin is None:
+        return
+    if rule.min is not None or rule.max is not None:
+        raise TwinflowError(
+            "A rule bounds the value or its distance to the champion, not both.",
+            where=place,
+            fix="Make two rules of it.",
+        )
+    estimand = estimand_of(rule.metric)
+    if estimand is None or estimand.of[0] != "candidate" or estimand.contrast != "none":
+        raise TwinflowError(
+            f"`{rule.metric}` has no interval against the champion, which champion_margin is decided on.",
+            where=place,
+            fix="Use a candidate's score or task, as `candidate.nfe1.score`, or bound it by min or max.",
+        )
+
+
+def _check_resamples(rules: Sequence[Rule], resamples: int, place: str) -> None:
+    """Holm's correction divides 1 - confidence by up to the number of margin rules of one severity."""
+    for severity in ("required", "warn"):
+        margins = [rule for rule in rules if rule.champion_margin is not None and rule.severity == severity]
+        for rule in margins:
+            strictest = 1.0 - (1.0 - rule.confidence) / len(margins)
+            if not enough_resamples(resamples, strictest):
+                raise TwinflowError(
+                    f"{resamples} resamples are too few for a confidence of {strictest:.6g}, which rule "
+                    f"`{rule.id}` needs among {len(margins)} margin rules.",
+                    where=place,
+                    fix=f"Raise it to at least {round(20 / (1.0 - strictest))}.",
+                )

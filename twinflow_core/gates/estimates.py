@@ -1,0 +1,144 @@
+"""How a metric comes out of per-image results, and how far it moves when the prompts are drawn again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from twinflow_core.gates.samples import ImageSet, PromptScores
+from twinflow_core.gates.statistics import Array, TooFewPromptsError, resampled_task_means, task_means
+
+
+@dataclass(frozen=True)
+class Estimand:
+    """A metric as a statistic of images: the score of one set, or its ratio to or difference from another's.
+
+    Args:
+        of: the images that are scored.
+        task: one task, or None for the mean over all tasks.
+        contrast: how `of` is held against `against`.
+        against: the other images, where there is a contrast.
+    """
+
+    of: ImageSet
+    task: str | None = None
+    contrast: Literal["none", "ratio", "difference"] = "none"
+    against: ImageSet | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A metric's value out of per-image results, its bootstrap draws [R], and how much it rests on."""
+
+    value: float
+    draws: Array
+    prompts: int
+    images: int
+
+
+class NoEstimateError(Exception):
+    """Why per-image results give no interval for a metric; the text follows "no interval: "."""
+
+
+def estimand_of(metric: str) -> Estimand | None:
+    """What a metric path means in terms of images; None where single images do not add up to it."""
+    if metric == "serving.score":
+        return Estimand(of=("served", "nfe1"))
+    if metric == "serving.score_difference":
+        return Estimand(of=("served", "nfe1"), contrast="difference", against=("candidate", "nfe1"))
+    if found := re.fullmatch(r"ratio\.score_(nfe\d+)", metric):
+        return Estimand(of=("candidate", found[1]), contrast="ratio", against=("reference", "many"))
+    if found := re.fullmatch(r"(candidate|reference)(?:\.(nfe\d+|many))?\.(?:score|tasks\.(\w+))", metric):
+        return Estimand(of=(found[1], found[2] or "many"), task=found[3])
+    return None
+
+
+class Resampling:
+    """The bootstrap draws of every set of images, the same prompts drawn for all sets of one design."""
+
+    def __init__(self, scores: Iterable[PromptScores], resamples: int, seed: int) -> None:
+        self._draws: dict[int, Array] = {}
+        self._kept: list[PromptScores] = []
+        designs: dict[object, list[PromptScores]] = {}
+        for each in scores:
+            designs.setdefault(each.design, []).append(each)
+        for alike in designs.values():
+            correct = np.stack([each.correct for each in alike], axis=1)
+            images = np.stack([each.images for each in alike], axis=1)
+            try:
+                means = resampled_task_means(alike[0].tasks, correct, images, resamples, seed)
+            except TooFewPromptsError:
+                continue
+            for column, each in enumerate(alike):
+                self._draws[id(each)] = means[:, :, column]
+                self._kept.append(each)
+
+    def score(self, scores: PromptScores, task: str | None) -> Estimate:
+        """The score of one set of images, or of one of its tasks.
+
+        Raises:
+            NoEstimateError: single images are not scored, the task is not among them, or has one prompt.
+        """
+        if not scores.scored:
+            raise NoEstimateError("this scorer does not judge single images")
+        tasks = sorted(set(scores.tasks))
+        if task is not None and task not in tasks:
+            raise NoEstimateError(f"no image belongs to task {task}")
+        if id(scores) not in self._draws:
+            raise NoEstimateError("a task has a single prompt, raise evaluate.prompts_per_task")
+        rows = [tasks.index(task)] if task is not None else list(range(len(tasks)))
+        means = task_means(scores.tasks, scores.correct[:, None], scores.images[:, None])[:, 0]
+        members = [each in {tasks[row] for row in rows} for each in scores.tasks]
+        return Estimate(
+            value=float(means[rows].mean()),
+            draws=self._draws[id(scores)][:, rows].mean(1),
+            prompts=sum(members),
+            images=int(scores.images[members].sum()),
+        )
+
+    def difference(self, first: PromptScores, second: PromptScores, task: str | None) -> Estimate:
+        """The first score minus the second, on the same prompts.
+
+        Raises:
+            NoEstimateError: as `score`, or the prompts or the images a prompt are not the same.
+        """
+        one, other = self._pair(first, second, task)
+        return Estimate(one.value - other.value, one.draws - other.draws, one.prompts, one.images)
+
+    def ratio(self, first: PromptScores, second: PromptScores, task: str | None) -> Estimate:
+        """The first score over the second, on the same prompts.
+
+        Raises:
+            NoEstimateError: as `difference`, or the second score is 0 in the data or in a draw.
+        """
+        one, other = self._pair(first, second, task)
+        if other.value == 0 or (other.draws == 0).any():
+            raise NoEstimateError("the score it is divided by is, or may be, 0")
+        return Estimate(one.value / other.value, one.draws / other.draws, one.prompts, one.images)
+
+    def of(self, estimand: Estimand, scores: Mapping[ImageSet, PromptScores]) -> Estimate:
+        """The estimate of a metric.
+
+        Raises:
+            NoEstimateError: the images are not there, or as the methods above.
+        """
+        first = _found(scores, estimand.of)
+        if estimand.against is None:
+            return self.score(first, estimand.task)
+        combine = self.ratio if estimand.contrast == "ratio" else self.difference
+        return combine(first, _found(scores, estimand.against), estimand.task)
+
+    def _pair(self, first: PromptScores, second: PromptScores, task: str | None) -> tuple[Estimate, Estimate]:
+        if first.design != second.design:
+            raise NoEstimateError("the two models were not given the same prompts and images a prompt")
+        return self.score(first, task), self.score(second, task)
+
+
+def _found(scores: Mapping[ImageSet, PromptScores], key: ImageSet) -> PromptScores:
+    if key not in scores:
+        raise NoEstimateError(f"there are no images of {key[0]} at {key[1]}")
+    return scores[key]
