@@ -18,7 +18,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 DEFAULT_REGION = "us-east-1"
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
-ATTEMPTS = 4
+ATTEMPTS = 3
 CONNECTIONS = 32
 
 # The SDK's default checksums (2025) are refused by many S3 servers; these also reach DVC and the aws command.

@@ -9,6 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -182,9 +183,9 @@ class ObjectStore:
         Raises:
             StoredObjectDamaged: the object has another size or content; nothing is left at `path`.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 found = self._stream(key, file)
             self._require(key, found, digest)
@@ -196,7 +197,8 @@ class ObjectStore:
                 fix="Free space or permit it.",
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
 
     def verify(self, key: str, digest: FileDigest) -> None:
         """Read an object back and compare. Raises `StoredObjectDamaged` or `ObjectMissing`."""
