@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,14 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.params import PARAMS_FILE, Params, load_params
 
 
+# A parent cannot see this process's exit code: DVC stands between them and has codes of its own.
+ERROR_FILE_VARIABLE = "TWINFLOW_ERROR_FILE"
+
+
 def run_stage(stage: Callable[[Params, Path], None]) -> None:
     """Run one stage in the current folder and exit with its code.
+
+    An error is also written as JSON to the file that `TWINFLOW_ERROR_FILE` names, if it is set.
 
     Args:
         stage: takes the validated params and the root folder (where dvc.yaml lies).
@@ -21,4 +29,6 @@ def run_stage(stage: Callable[[Params, Path], None]) -> None:
         stage(load_params(root / PARAMS_FILE), root)
     except TwinflowError as error:
         print(error, file=sys.stderr)
+        if path := os.environ.get(ERROR_FILE_VARIABLE):
+            Path(path).write_text(json.dumps(error.as_dict()), encoding="utf-8")
         sys.exit(int(error.code))
