@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.target_time import TIME_SCALE, TargetTime
 
+T5_PARTS = ("text_encoder_3", "tokenizer_3")
 SIDECAR = Path("target_time") / "target_time.safetensors"
 
 
@@ -24,7 +26,7 @@ class Sd3Velocity(nn.Module):
         super().__init__()
         self.transformer = transformer
         host = transformer.time_text_embed.timestep_embedder
-        self.target_time = TargetTime(host, transformer.inner_dim)
+        self.target_time = TargetTime(host)
 
     def forward(self, x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
         """The velocity, [B, C, H, W].
@@ -62,8 +64,10 @@ class Sd3Backbone:
     @classmethod
     def load(cls, folder: Path) -> Sd3Backbone:
         """Load a diffusers folder in float32; the target-time sidecar too where there is one."""
+        present = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        absent = {name: None for name in T5_PARTS if present.get(name, [None])[0] is None}
         pipeline = StableDiffusion3Pipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, local_files_only=True
+            folder, dtype=torch.float32, local_files_only=True, **absent
         )
         pipeline.set_progress_bar_config(disable=True)
         backbone = cls(pipeline)

@@ -10,6 +10,7 @@ at r = t instead and leaves a checkpoint that stock pipelines cannot run.)
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -23,18 +24,20 @@ TIME_SCALE = 1000.0
 class TargetTime(nn.Module):
     """r E2(r), added to the output of the host's time MLP while `r` is set.
 
+    E2 starts as a copy of the host with its last layer zeroed: the features of time are learnt already, and
+    two runs start from the same bits.
+
     Args:
-        host: the network's time MLP, whose output is [B, width].
-        width: its output's width.
+        host: the network's time MLP, [B, 256] to [B, width].
 
     State: `r` is None (the hook does nothing) or a [B] tensor with values in [-1, 1], set by the caller
     before each forward. Not safe for two threads on one model.
     """
 
-    def __init__(self, host: nn.Module, width: int) -> None:
+    def __init__(self, host: TimestepEmbedding) -> None:
         super().__init__()
         self.project = Timesteps(FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
-        self.embed = TimestepEmbedding(FREQUENCIES, width)
+        self.embed = copy.deepcopy(host)
         nn.init.zeros_(self.embed.linear_2.weight)
         nn.init.zeros_(self.embed.linear_2.bias)
         self.r: Tensor | None = None

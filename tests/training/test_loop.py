@@ -1,0 +1,91 @@
+"""The loop on a real, tiny SD3: it learns, resumes to the same bits, and stops with a cause."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_pipeline import build_tiny_pipeline
+from tests.training.test_twinflow_objective import OPTIONS
+from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.backbones.sd3 import Sd3Backbone
+from twinflow_core.errors import TwinflowError
+from twinflow_core.params import FinetuneParams
+from twinflow_core.training.encoded import EncodedData
+from twinflow_core.training.loop import Resume, Training
+from twinflow_core.training.roles import Role
+
+STEPS = OPTIONS.model_copy(update={"steps": 6, "batch_size": 4, "checkpoint_every": 2})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "base")
+
+
+def data_of(backbone: Sd3Backbone, rows: int = 8) -> EncodedData:
+    generator = torch.Generator().manual_seed(1)
+    caption = torch.arange(rows) % 2 + 1
+    patterns = torch.randn((2, *backbone.latent_shape), generator=generator)
+    latents = patterns[caption - 1]
+    return EncodedData(latents, caption, backbone.encode_prompts(["", "a red circle", "a blue square"]))
+
+
+def train(folder: Path, options: FinetuneParams, state: Path, key: str = "k") -> Training:
+    backbone = load_backbone(folder)
+    training = Training(backbone.velocity, data_of(backbone), options, Resume(state, key))
+    training.run()
+    return training
+
+
+def weights(training: Training) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in training.averaged.parameters()])
+
+
+def test_a_killed_run_resumes_to_the_same_bits_and_log(folder: Path, tmp_path: Path) -> None:
+    whole = train(folder, STEPS, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    backbone = load_backbone(folder)
+    first = Training(backbone.velocity, data_of(backbone), STEPS, Resume(killed, "k"))
+    for step in range(4):
+        metrics = first._step(step)
+        first.finished_steps = step + 1
+        first.log.append({"step": float(step + 1), **metrics})
+    first._save()
+    resumed = train(folder, STEPS, killed)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert [row["loss"] for row in resumed.log] == [row["loss"] for row in whole.log]
+
+
+def test_a_state_of_another_run_is_not_resumed(folder: Path, tmp_path: Path) -> None:
+    train(folder, STEPS, tmp_path, key="one")
+    other = train(folder, STEPS.model_copy(update={"seed": 9}), tmp_path, key="two")
+    assert len(other.log) == STEPS.steps
+
+
+def test_the_loss_falls_on_one_batch(folder: Path, tmp_path: Path) -> None:
+    shares: dict[Role, float] = {"near": 1.0}
+    options = STEPS.model_copy(
+        update={"steps": 100, "batch_size": 8, "learning_rate": 1e-2, "log_every": 5, "shares": shares}
+    )
+    near = [row["loss_near"] for row in train(folder, options, tmp_path).log]
+    assert all(math.isfinite(loss) for loss in near)
+    assert sum(near[-3:]) < 0.9 * sum(near[:3])
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_cause(folder: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(folder)
+    data = data_of(backbone)
+    data.latents.fill_(float("nan"))
+    training = Training(backbone.velocity, data, STEPS, Resume(tmp_path, "k"))
+    with pytest.raises(TwinflowError, match="step 0"):
+        training.run()
+
+
+def test_a_backbone_blind_to_the_sign_is_refused_before_training(folder: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(folder)
+    for parameter in backbone.pipeline.transformer.time_text_embed.timestep_embedder.parameters():
+        torch.nn.init.zeros_(parameter)
+    with pytest.raises(TwinflowError, match="cannot tell time"):
+        Training(backbone.velocity, data_of(backbone), STEPS, Resume(tmp_path, "k")).run()
