@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
 _COMPRESSION = {name: "none" if name == "image" else "zstd" for name in SCHEMA.names}
 _DICTIONARY = ["caption"]
 _GROUP_BYTES = 16 * 2**20
-_READ_ROWS = 64
+_CONVERTED_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Row:
 class ShardWriter:
     """Writes one split as `<split>-00000.parquet`, `<split>-00001.parquet`, ... Use as a context manager.
 
-    Holds at most one row group in memory: 16 MiB of images or `rows_per_shard` rows, whichever comes first.
+    Holds at most one row group in memory: 16 MiB or `rows_per_shard` rows, whichever comes first.
 
     Args:
         folder: where the shards go.
@@ -88,7 +88,7 @@ class ShardWriter:
     def write(self, row: Row) -> None:
         """Append a row."""
         self._rows.append(asdict(row))
-        self._bytes += len(row.image)
+        self._bytes += len(row.image) + len(row.caption) + len(row.metadata)
         self.count += 1
         shard_is_full = self.count % self._rows_per_shard == 0
         if shard_is_full or self._bytes >= _GROUP_BYTES:
@@ -130,7 +130,7 @@ def count_rows(folder: Path, split: Split) -> int:
 
 
 def read_rows(folder: Path, split: Split) -> Iterator[Row]:
-    """The rows of a split in the order they were written, a few in memory at a time.
+    """The rows of a split in the order they were written, one row group in memory at a time.
 
     Args:
         folder: what `prepare` made.
@@ -142,10 +142,15 @@ def read_rows(folder: Path, split: Split) -> Iterator[Row]:
     for path in _shards(folder, split):
         with _opened(path) as shard:
             try:
-                for batch in shard.iter_batches(batch_size=_READ_ROWS, columns=SCHEMA.names):
-                    yield from (Row(**document) for document in batch.to_pylist())
+                for group in range(shard.num_row_groups):
+                    yield from _rows(shard.read_row_group(group, columns=SCHEMA.names))
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(path, error) from None
+
+
+def _rows(table: pa.Table) -> Iterator[Row]:
+    for batch in table.to_batches(max_chunksize=_CONVERTED_ROWS):
+        yield from (Row(**document) for document in batch.to_pylist())
 
 
 def _shards(folder: Path, split: Split) -> list[Path]:
