@@ -146,7 +146,7 @@ def make_decision(
     """The decision that the outcomes come to, together with the decision it builds on.
 
     Raises:
-        ValueError: `builds_on` is of another run, mode, champion or generation, so that the two do not add up.
+        ValueError: `builds_on` is of another run, mode, champion or generation: the two do not add up.
     """
     by_gate = decide(outcomes, has_champion=champion is not None, on_no_champion=on_no_champion)
     if builds_on is not None:

@@ -1,0 +1,90 @@
+"""Rules are checked before anything is trained, and every message says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twinflow_core.errors import TwinflowError
+from twinflow_core.gates.checks import check_rules
+from twinflow_core.params import Params, load_params
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params(REPOSITORY / "params.yaml")
+
+
+def with_rules(params: Params, gate: str, rules: list[dict[str, Any]], resamples: int = 2000) -> Params:
+    document = params.model_dump()
+    lists = document["gates"] if gate == "serving" else document["gates"]["quality"]
+    lists[gate] = rules
+    document["gates"]["resamples"] = resamples
+    return Params.model_validate(document)
+
+
+def test_the_default_rules_are_in_order(params: Params) -> None:
+    check_rules(params)
+
+
+@pytest.mark.parametrize(
+    ("gate", "rules", "message", "fix"),
+    [
+        (
+            "shapes",
+            [{"id": "a", "metric": "candidate.nfe1.scor", "min": 0}],
+            "no metric",
+            "candidate.nfe1.score",
+        ),
+        ("shapes", [{"id": "a", "metric": "candidate.nfe8.score", "min": 0}], "no metric", "Did you mean"),
+        ("shapes", [{"id": "a", "metric": "zzz", "min": 0}], "no metric", "Name one of"),
+        ("shapes", [{"id": "a", "metric": "serving.p95_ms", "min": 0}], "quality gate knows no", ""),
+        ("distribution", [{"id": "a", "metric": "candidate.nfe1.tasks.colors", "min": 0}], "no metric", ""),
+        ("serving", [{"id": "a", "metric": "parity.max_ab", "max": 0}], "no metric", "parity.max_abs"),
+        (
+            "shapes",
+            [{"id": "a", "metric": "reference.score", "min": 0}] * 2,
+            "have the id `a`",
+            "Rename",
+        ),
+        ("shapes", [{"id": "a", "metric": "reference.score", "min": 2, "max": 1}], "No value", "Swap"),
+        (
+            "shapes",
+            [{"id": "a", "metric": "candidate.nfe1.score", "min": 0, "champion_margin": 0.1}],
+            "not both",
+            "two rules",
+        ),
+        (
+            "shapes",
+            [{"id": "a", "metric": "candidate.nfe1.diversity", "champion_margin": 0.1}],
+            "no interval",
+            "candidate.nfe1.score",
+        ),
+        ("shapes", [{"id": "a", "metric": "reference.score", "champion_margin": 0.1}], "no interval", ""),
+        ("shapes", [{"id": "a", "metric": "ratio.score_nfe1", "champion_margin": 0.1}], "no interval", ""),
+    ],
+)
+def test_names_the_key_and_what_to_do(
+    params: Params, gate: str, rules: list[dict[str, Any]], message: str, fix: str
+) -> None:
+    with pytest.raises(TwinflowError) as caught:
+        check_rules(with_rules(params, gate, rules), "params.yaml")
+    assert message in caught.value.what
+    assert fix in caught.value.fix
+    assert caught.value.where.startswith("params.yaml: gates.")
+    assert gate in caught.value.where
+
+
+def test_resamples_must_suffice_for_the_whole_family(params: Params) -> None:
+    rules = [
+        {"id": f"m{i}", "metric": "candidate.nfe1.score", "champion_margin": 0.1, "confidence": 0.99}
+        for i in range(3)
+    ]
+    with pytest.raises(TwinflowError, match="too few") as caught:
+        check_rules(with_rules(params, "shapes", rules, resamples=250))
+    least = int(caught.value.fix.split()[-1].rstrip("."))
+    check_rules(with_rules(params, "shapes", rules, resamples=least))
