@@ -162,6 +162,13 @@ def test_a_decision_holds_for_one_generation(registry: Registry, tmp_path: Path)
     assert registry.head("staging") == ChannelState(1, first, False)
 
 
+def test_an_expired_decision_moves_nothing(registry: Registry, package: Path) -> None:
+    version = registry.publish(package, {}, {})
+    decision = _decide(registry, version, 0, expires="2026-01-01T00:00:00Z")
+    with pytest.raises(StaleDecision, match="expired at 2026-01-01"):
+        registry.promote("staging", version, decision, 0, **WHO)
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -194,6 +201,8 @@ def test_a_decision_must_be_whole(registry: Registry) -> None:
         registry.decision("20260101-000000-00000000")
     with pytest.raises(TwinflowError, match="no name of a decision"):
         registry.decision("../../secrets")
+    with pytest.raises(TwinflowError, match="about 'another'"):
+        _decide(registry, None, 0, model="another")
     assert registry.decisions() == []
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import psutil
 # reboot; this mark cannot.
 MARK = "TWINFLOW_SERVICE"
 SAME_START_SECONDS = 1.0
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,7 @@ def is_alive(daemon: Daemon) -> bool:
     """Whether this very process runs: not another with its pid, not one that is dead but not yet reaped."""
     try:
         process = psutil.Process(daemon.pid)
-        same = abs(process.create_time() - daemon.started) < SAME_START_SECONDS
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return abs(process.create_time() - daemon.started) < SAME_START_SECONDS and _runs(process)
     except psutil.NoSuchProcess:
         return False
 
@@ -73,16 +74,24 @@ def stop_daemon(daemon: Daemon | None, folder: Path, grace_seconds: float) -> bo
         processes.setdefault(daemon.pid, psutil.Process(daemon.pid))
     if not processes:
         return False
-    _signal(processes, signal.SIGTERM)
-    _, alive = psutil.wait_procs(list(processes.values()), timeout=grace_seconds)
-    if alive:
-        _signal({process.pid: process for process in alive}, signal.SIGKILL)
-        psutil.wait_procs(alive, timeout=grace_seconds)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal(processes.values(), number)
+        deadline = time.monotonic() + grace_seconds
+        while any(map(_runs, processes.values())) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
     return True
 
 
-def _signal(processes: Mapping[int, psutil.Process], number: int) -> None:
-    for process in processes.values():
+def _runs(process: psutil.Process) -> bool:
+    """Whether it still does anything: a zombie that nobody reaps (no init in a container) does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal(processes: Iterable[psutil.Process], number: int) -> None:
+    for process in processes:
         try:
             # psutil compares the start time first, so that a recycled pid is never hit.
             process.send_signal(number)
@@ -94,7 +103,7 @@ def _marked_processes(folder: Path) -> dict[int, psutil.Process]:
     marked = {}
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(MARK) == str(folder) and _runs(process):
                 marked[process.pid] = process
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue

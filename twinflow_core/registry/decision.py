@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.registry.manifest import Sha256
@@ -27,6 +27,7 @@ class Decision(BaseModel):
     generation: Annotated[int, Field(ge=0)]
     outcome: Literal["promote", "reject", "needs-approval"]
     mode: Literal["enforce", "dry-run"] = "enforce"
+    expires: AwareDatetime | None = None
     approves: str | None = None
 
 

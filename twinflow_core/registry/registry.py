@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ class Registry:
             TwinflowError: a field is missing or wrong, or a number is not finite.
         """
         read_decision(document, "the decision to record")
+        if document.get("model", self.model) != self.model:
+            raise TwinflowError(
+                f"The decision is about {document['model']!r}, not {self.model!r}.",
+                where="the decision to record",
+                fix="Record it in the registry of its own model.",
+            )
         identity = new_decision_id()
         body = canonical_json({**document, "id": identity, "model": self.model})
         if not self.store.put(self._decision_key(identity), body, if_absent=True):
@@ -140,7 +147,7 @@ class Registry:
             expected_generation: the generation that the decision was made against.
 
         Raises:
-            StaleDecision: the channel has moved on, before or while this ran; judge again.
+            StaleDecision: the channel has moved on, before or while this ran, or the decision expired.
             ChannelHeld: promotions are stopped.
             TwinflowError: the decision does not say so, is about something else, or was a dry run.
             StoredObjectDamaged: a file of the version is lost or damaged; the channel is untouched.
@@ -244,6 +251,12 @@ class Registry:
                     where=f"decision {identity}",
                     fix="Judge this candidate for this channel, or have it approved.",
                 )
+        if decision.expires is not None and datetime.now(UTC) >= decision.expires:
+            raise StaleDecision(
+                f"The decision expired at {decision.expires:%Y-%m-%d %H:%M} UTC.",
+                where=f"decision {identity}",
+                fix="Judge the candidate again.",
+            )
         if decision.generation != generation:
             raise StaleDecision(
                 f"The decision was made against generation {decision.generation} of {channel}, "
