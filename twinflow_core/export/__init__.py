@@ -1,0 +1,1 @@
+"""From a finetuned diffusers pipeline to a checked ONNX package."""

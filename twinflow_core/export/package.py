@@ -1,0 +1,99 @@
+"""The whole package: graphs, configurations, parity, manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from twinflow_core.backbones.sd3 import Sd3Backbone
+from twinflow_core.export.layout import plan_graphs, write_configurations, write_graphs
+from twinflow_core.export.parity import measure_parity
+from twinflow_core.progress import Reporter
+from twinflow_core.runtime.generator import Generator
+from twinflow_core.runtime.package import (
+    FORMAT_VERSION,
+    MANIFEST,
+    TEXT_GRAPH,
+    FileRecord,
+    GraphSpec,
+    PackageManifest,
+    TensorSpec,
+    file_sha256,
+    generator_graph,
+)
+from twinflow_core.sampling.few_step import few_step_times
+
+PARITY = "parity.json"
+
+
+def build_package(backbone: Sd3Backbone, package: Path, steps: Sequence[int], opset: int) -> None:
+    """Fill an empty folder with a package. The same model gives the same bytes.
+
+    Args:
+        backbone: the fine-tuned model, in float32 on the CPU.
+        package: an existing, empty folder.
+        steps: the numbers of evaluations to make generators for.
+        opset: of every graph.
+
+    Raises:
+        TwinflowError: the model has a part that cannot be exported.
+    """
+    plans = plan_graphs(backbone, steps)
+    # Two more than the graphs: the configurations with the manifest, and parity.
+    with Reporter("export", len(plans) + 2) as reporter:
+        write_graphs(package, plans, opset, lambda done: reporter.update(done, plans[done - 1].path))
+        write_configurations(package, backbone)
+        describe_package(backbone, package, steps, opset).write(package)
+        reporter.update(len(plans) + 1, "parity")
+        # One thread, so that the last digits do not depend on how the machine splits the work.
+        parity = measure_parity(backbone, Generator.from_folder(package, "cpu", threads=1))
+        (package / PARITY).write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
+        describe_package(backbone, package, steps, opset).write(package)
+        reporter.update(len(plans) + 2)
+
+
+def describe_package(
+    backbone: Sd3Backbone, package: Path, steps: Sequence[int], opset: int
+) -> PackageManifest:
+    """The manifest of a package's present files."""
+    config = backbone.pipeline.vae.config
+    files = [path for path in package.rglob("*") if path.is_file() and path != package / MANIFEST]
+    return PackageManifest(
+        format=FORMAT_VERSION,
+        family=backbone.family,
+        opset=opset,
+        resolution=backbone.resolution,
+        latent_shape=backbone.latent_shape,
+        times={str(k): tuple(few_step_times(k)) for k in steps},
+        generators={str(k): _graph_spec(package, generator_graph(k)) for k in steps},
+        text=_graph_spec(package, TEXT_GRAPH),
+        tokenizers=("tokenizer/tokenizer.json", "tokenizer_2/tokenizer.json"),
+        vae={
+            "scaling_factor": float(config.scaling_factor),
+            "shift_factor": float(config.shift_factor or 0.0),
+        },
+        default_negative=None,
+        files={
+            path.relative_to(package).as_posix(): FileRecord(file_sha256(path), path.stat().st_size)
+            for path in sorted(files)
+        },
+    )
+
+
+def _graph_spec(package: Path, file: str) -> GraphSpec:
+    graph = onnx.load(package / file, load_external_data=False).graph
+    return GraphSpec(file, _specs(graph.input), _specs(graph.output))
+
+
+def _specs(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            value.name,
+            onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower(),
+            tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim),
+        )
+        for value in values
+    )

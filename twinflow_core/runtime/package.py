@@ -1,0 +1,171 @@
+"""What a package says of itself, and whether its files are the ones it was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from twinflow_core.errors import TwinflowError
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+TEXT_GRAPH = "text.onnx"
+GET_AGAIN = "Fetch the package from the registry again, or redo the export stage."
+
+
+def generator_graph(steps: int) -> str:
+    """The file that makes images in `steps` evaluations."""
+    return f"nfe{steps}.onnx"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph: name, ONNX Runtime's type, shape with names for dynamic axes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """A graph of the package: its file, inputs and outputs."""
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file's SHA-256 in hexadecimal and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class PackageManifest:
+    """manifest.json.
+
+    Attributes:
+        format: version of this document.
+        family: the model family, e.g. "sd3".
+        opset: ONNX opset of all graphs.
+        resolution: side of the images in pixels.
+        latent_shape: (C, h, w) of one image's noise.
+        times: the times t at which a generator evaluates its network, by NFE (as text).
+        generators: the graphs from noise to images, by NFE (as text).
+        text: the graph from token ids to prompt embeddings.
+        tokenizers: tokenizer files in the order of the text graph's inputs.
+        vae: scaling_factor and shift_factor that the generators have built in.
+        default_negative: few-step generators take no negative prompt.
+        files: every other file of the package by relative POSIX path.
+    """
+
+    format: int
+    family: str
+    opset: int
+    resolution: int
+    latent_shape: tuple[int, int, int]
+    times: dict[str, tuple[float, ...]]
+    generators: dict[str, GraphSpec]
+    text: GraphSpec
+    tokenizers: tuple[str, ...]
+    vae: dict[str, float]
+    default_negative: None
+    files: dict[str, FileRecord]
+
+    @property
+    def nfe(self) -> list[int]:
+        """The numbers of evaluations that the package can generate with, ascending."""
+        return sorted(int(steps) for steps in self.generators)
+
+    def write(self, package: Path) -> None:
+        """Save as manifest.json in the package."""
+        text = json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False)
+        (package / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(package: Path) -> PackageManifest:
+    """Load a package's manifest.
+
+    Raises:
+        TwinflowError: there is none, it is damaged, or a newer version of this program wrote it.
+    """
+    path = package / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TwinflowError("There is no exported package here.", where=str(path), fix=GET_AGAIN) from None
+    except (OSError, ValueError) as error:
+        raise TwinflowError(
+            "The package's manifest is damaged.", where=f"{path}: {error}", fix=GET_AGAIN
+        ) from None
+    found = document.get("format") if isinstance(document, dict) else None
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        raise TwinflowError(
+            f"The package has format {found}; this program reads up to {FORMAT_VERSION}.",
+            where=str(path),
+            fix="Update this program.",
+        )
+    try:
+        return _parse(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TwinflowError(
+            "The package's manifest is damaged.", where=f"{path}: {error!r}", fix=GET_AGAIN
+        ) from None
+
+
+def verify_files(package: Path, manifest: PackageManifest) -> None:
+    """Compare every file with its record.
+
+    Raises:
+        TwinflowError: files are missing, cut short or changed; all of them are named.
+    """
+    problems = []
+    for name, record in manifest.files.items():
+        path = package / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != record.size:
+            problems.append(f"{name} has {path.stat().st_size} bytes instead of {record.size}")
+        elif file_sha256(path) != record.sha256:
+            problems.append(f"{name} was changed")
+    if problems:
+        raise TwinflowError(
+            f"The package is damaged: {'; '.join(problems)}.", where=str(package), fix=GET_AGAIN
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(document: dict[str, Any]) -> PackageManifest:
+    channels, height, width = document["latent_shape"]
+    return PackageManifest(
+        **{
+            **document,
+            "latent_shape": (int(channels), int(height), int(width)),
+            "times": {steps: tuple(times) for steps, times in document["times"].items()},
+            "generators": {steps: _graph(graph) for steps, graph in document["generators"].items()},
+            "text": _graph(document["text"]),
+            "tokenizers": tuple(document["tokenizers"]),
+            "files": {name: FileRecord(**record) for name, record in document["files"].items()},
+        }
+    )
+
+
+def _graph(document: dict[str, Any]) -> GraphSpec:
+    return GraphSpec(document["file"], _tensors(document["inputs"]), _tensors(document["outputs"]))
+
+
+def _tensors(documents: Iterable[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(each["name"], each["dtype"], tuple(each["shape"])) for each in documents)
