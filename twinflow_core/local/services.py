@@ -101,6 +101,29 @@ def open_registry(root: Path, say: Say = say_on_stderr) -> Registry:
     return Registry(open_store(root, say), load_params(root / PARAMS_FILE).registry.model)
 
 
+def running_store(root: Path) -> ObjectStore | None:
+    """The bucket on the user's own server or the running embedded one; None if that does not run."""
+    bucket = load_params(root / PARAMS_FILE).registry.bucket
+    connection = connection_from_environment()
+    folder = services_folder(root)
+    record = seaweedfs.seaweedfs_record(folder)
+    if connection is None and record is not None and is_alive(record.daemon):
+        connection = seaweedfs.connection_as(folder, record, "admin")
+    return ObjectStore(make_s3_client(connection), bucket) if connection else None
+
+
+def running_prefect(root: Path) -> tuple[str | None, Path | None]:
+    """The API's address and PREFECT_HOME as in `Services`; no address if no server is named or running."""
+    own = os.environ.get(PREFECT_VARIABLE)
+    if own:
+        return own, None
+    folder = services_folder(root)
+    record = prefect_server.prefect_record(folder)
+    if record is None or not is_alive(record.daemon):
+        return None, None
+    return prefect_server.prefect_api_url(record), prefect_server.prefect_home(folder)
+
+
 def down(root: Path, say: Say = say_on_stderr) -> list[str]:
     """Stop the embedded services of this checkout; data stay, and the user's own servers are left alone.
 
