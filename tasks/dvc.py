@@ -92,7 +92,7 @@ def child_environment(root: Path, tree: Path, services: Mapping[str, str]) -> di
 def share_cache(root: Path, tree: Path, bucket: str) -> None:
     """Give a run's tree the main checkout's DVC cache and the bucket as its remote, checked on every read."""
     settings = ConfigParser()
-    settings["cache"] = {"dir": str(_cache_folder(root))}
+    settings["cache"] = {"dir": str(cache_folder(root))}
     settings["core"] = {"remote": REMOTE}
     settings[f"'remote \"{REMOTE}\"'"] = {"url": f"s3://{bucket}/{REMOTE_PREFIX}", "verify": "true"}
     with (tree / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
@@ -154,7 +154,7 @@ def _not_a_dag(tree: Path, error: Exception) -> TwinflowError:
     )
 
 
-def _cache_folder(root: Path) -> Path:
+def cache_folder(root: Path) -> Path:
     """The main checkout's cache: its own `cache.dir` if the user has set one, else `.dvc/cache`."""
     settings = ConfigParser(interpolation=None)
     settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")

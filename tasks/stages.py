@@ -15,8 +15,8 @@ from prefect.states import State
 from tasks.dvc import DvcTree
 from tasks.log import ProgressShown, run_log
 from tasks.process import Finished
-from tasks.record import StageRecord
 from twinflow_core.errors import ExitCode, InfrastructureError, TwinflowError
+from twinflow_core.run_record import StageRecord
 from twinflow_core.stages.entry import ERROR_FILE_VARIABLE
 
 SECONDS_BEFORE_RETRY = 5.0

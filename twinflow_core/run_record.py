@@ -12,8 +12,10 @@ from typing import Any
 
 from twinflow_core.errors import ExitCode, TwinflowError
 from twinflow_core.home import state_home
+from twinflow_core.registry.store import ObjectStore
 
 RECORD_FILE = "record.json"
+RUNS_PREFIX = "runs"
 DECIDED = ("promoted", "published", "rejected", "needs-approval")
 
 
@@ -133,3 +135,47 @@ def last_decided(root: Path) -> RunRecord | None:
     """The latest of this checkout's runs that came to a decision."""
     decided = [record for record in local_records(root) if record.state in DECIDED]
     return max(decided, key=lambda record: (record.finished, record.id)) if decided else None
+
+
+def run_key(run_id: str, name: str = RECORD_FILE) -> str:
+    """Where the bucket keeps a file of a run. The record is written last: a run that has one is whole."""
+    return f"{RUNS_PREFIX}/{run_id}/{name}"
+
+
+def published_run_ids(store: ObjectStore) -> list[str]:
+    """The runs whose records the bucket holds, oldest first."""
+    keys = (info.key.split("/") for info in store.list(f"{RUNS_PREFIX}/"))
+    return sorted(parts[1] for parts in keys if len(parts) == 3 and parts[2] == RECORD_FILE)
+
+
+def published_record(store: ObjectStore, run_id: str) -> RunRecord:
+    """A run's record as the bucket holds it. Raises `ObjectMissing` if there is none."""
+    key = run_key(run_id)
+    return parse_record(store.get(key), store.address(key))
+
+
+def all_records(root: Path, store: ObjectStore) -> list[RunRecord]:
+    """This checkout's runs and those that the bucket knows from elsewhere, oldest first."""
+    records = {record.id: record for record in local_records(root)}
+    for run_id in published_run_ids(store):
+        if run_id not in records:
+            records[run_id] = published_record(store, run_id)
+    return [records[run_id] for run_id in sorted(records)]
+
+
+def find_record(root: Path, store: ObjectStore, run_id: str) -> RunRecord:
+    """A run by its id, or by the beginning or the end of it if only one run has that.
+
+    Raises:
+        TwinflowError: there is none, or there are several.
+    """
+    known = {record.id for record in local_records(root)} | set(published_run_ids(store))
+    fitting = [known_id for known_id in known if known_id.startswith(run_id) or known_id.endswith(run_id)]
+    if len(fitting) != 1:
+        raise TwinflowError(
+            f"There is no run {run_id}." if not fitting else f"{len(fitting)} runs fit {run_id}.",
+            where=store.address(RUNS_PREFIX),
+            fix="`twinflow runs` lists them.",
+        )
+    local = next((record for record in local_records(root) if record.id == fitting[0]), None)
+    return local or published_record(store, fitting[0])

@@ -1,0 +1,142 @@
+"""Both gates: the numbers gathered, the rules applied, the decision made and kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.promote import actor
+from tasks.run import Run
+from tasks.served import Served, evaluator_hash, serve_candidate, serve_champion
+from twinflow_core.gates.decision import Decision, make_decision
+from twinflow_core.gates.metrics import GateName, merged_metrics
+from twinflow_core.gates.rules import Evidence, Measurements, evaluate_rules
+from twinflow_core.gates.samples import as_candidate, prompts_hash, read_scores
+from twinflow_core.params import Rule
+from twinflow_core.registry.channel import ChannelState
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A gate's decision, and the champion's samples if there is a champion."""
+
+    decision: Decision
+    champion_samples: Path | None
+
+
+@task(name="quality gate", cache_policy=NO_CACHE)
+def judge_quality(run: Run) -> Verdict:
+    """Judge the candidate's evaluation against the rules, and against the champion as it is now."""
+    metrics = merged_metrics(_json(run.tree / "eval/candidate/metrics.json"))
+    run.record.metrics = metrics
+    rules = getattr(run.params.gates.quality, metrics["scorer"])
+    return _judge(run, "quality", rules, metrics, run.output_hash("models/candidate"), None, None)
+
+
+@task(name="serving check", cache_policy=NO_CACHE)
+def check_serving(run: Run) -> Served:
+    """Have the exported package draw in a fresh process without torch, time it, and score what it drew."""
+    served = serve_candidate(run)
+    run.record.speed["serving"] = served.serving
+    return served
+
+
+@task(name="serving gate", cache_policy=NO_CACHE)
+def judge_serving(run: Run, served: Served, quality: Decision, version: str | None) -> Verdict:
+    """Judge the package that will serve.
+
+    Args:
+        run: the run.
+        served: what the package drew and how fast.
+        quality: the decision before; this one comes to nothing better.
+        version: what the package was published as; None before it is.
+    """
+    fewest = next(iter(served.metrics["candidate"]))
+    serving = {
+        **served.serving,
+        "score": served.metrics["candidate"][fewest]["score"],
+        "score_difference": served.metrics["difference"].get(fewest),
+    }
+    evaluation = _json(run.tree / "eval/candidate/metrics.json")
+    metrics = merged_metrics(evaluation, _json(run.tree / "export/parity.json"), serving)
+    run.record.metrics = metrics
+    rules = run.params.gates.serving
+    return _judge(run, "serving", rules, metrics, run.output_hash("export"), quality, version)
+
+
+@task(name="record decision", cache_policy=NO_CACHE)
+def keep_decision(run: Run, decision: Decision) -> str:
+    """Put a decision into the registry; gives its id."""
+    document = decision.document()
+    document.pop("id")
+    return run.registry.record_decision(document)
+
+
+def _judge(
+    run: Run,
+    gate: GateName,
+    rules: tuple[Rule, ...],
+    metrics: dict[str, Any],
+    judged: str,
+    before: Decision | None,
+    version: str | None,
+) -> Verdict:
+    gates = run.params.gates
+    # The serving gate judges against what the quality gate saw: promotion finds out if that is history.
+    state = (
+        ChannelState(before.generation, before.champion, held=False)
+        if before
+        else run.registry.head(run.channel)
+    )
+    scores = {
+        **read_scores(run.tree / "eval/reference/samples.parquet"),
+        **read_scores(run.tree / "eval/candidate/samples.parquet"),
+    }
+    champion = None
+    champion_samples = None
+    if state.version is not None:
+        theirs = serve_champion(run, state.version)
+        champion = Measurements(theirs.metrics, as_candidate(read_scores(theirs.samples)))
+        champion_samples = theirs.samples
+    outcomes = evaluate_rules(
+        rules,
+        Evidence(Measurements(metrics, scores), champion),
+        resamples=gates.resamples,
+        seed=run.params.evaluate.seed,
+        on_no_champion=gates.on_no_champion,
+    )
+    decision = make_decision(
+        model=run.params.registry.model,
+        run=run.record.id,
+        judged=judged,
+        candidate=version,
+        gate=gate,
+        mode=gates.mode,
+        outcomes=outcomes,
+        channel=run.channel,
+        generation=state.generation,
+        champion=state.version,
+        on_no_champion=gates.on_no_champion,
+        rules=rules,
+        prompts_hash=prompts_hash(scores),
+        evaluator_hash=evaluator_hash(run),
+        seed=run.params.evaluate.seed,
+        resamples=gates.resamples,
+        actor=actor(),
+        why=f"run {run.record.id}",
+        created=datetime.now(UTC),
+        builds_on=before,
+    )
+    return Verdict(decision, champion_samples)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A document whose NaN and infinities are None: no rule passes on one, and no record can hold one."""
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    return document

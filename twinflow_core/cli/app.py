@@ -1,0 +1,56 @@
+"""The command's entry: its verbs, and what becomes of an error."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import click
+import typer
+
+from twinflow_core.cli import registry_verbs, run_verbs, service_verbs
+from twinflow_core.cli.output import JSON_FLAG, print_error
+from twinflow_core.errors import ExitCode, InfrastructureError, TwinflowError
+from twinflow_core.home import state_home
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="twinflow",
+    help="Turn a slow text-to-image model into a promoted one-step generator.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verbs in (run_verbs, registry_verbs, service_verbs):
+    verbs.add_to(app)
+
+
+def main() -> None:
+    """Run one verb and exit: 0 done, 1 rejected by a gate, 2 wrong input or set-up, 3 infrastructure."""
+    as_json = JSON_FLAG in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code or ExitCode.DONE)
+    except TwinflowError as error:
+        print_error(error, as_json)
+        sys.exit(int(error.code))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(int(ExitCode.WRONG_INPUT))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        print_error(_unexpected(error), as_json)
+        sys.exit(int(ExitCode.INFRASTRUCTURE))
+
+
+def _unexpected(error: Exception) -> TwinflowError:
+    log = state_home(Path.cwd()) / "cli-error.log"
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return InfrastructureError(
+        f"Something unexpected happened: {type(error).__name__}: {error}",
+        where=str(log),
+        fix="The log tells where; if it is no fault of the set-up, report it.",
+    )
