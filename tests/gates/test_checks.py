@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from twinflow_core.errors import TwinflowError
-from twinflow_core.gates.checks import check_rules
+from twinflow_core.gates.checks import check_rules, rules_of
 from twinflow_core.params import Params, load_params
 
 REPOSITORY = Path(__file__).parents[2]
@@ -88,3 +88,12 @@ def test_resamples_must_suffice_for_the_whole_family(params: Params) -> None:
         check_rules(with_rules(params, "shapes", rules, resamples=250))
     least = int(caught.value.fix.split()[-1].rstrip("."))
     check_rules(with_rules(params, "shapes", rules, resamples=least))
+
+
+def test_rules_follow_the_scorer_of_the_metrics(params: Params) -> None:
+    gates = params.gates
+    assert rules_of(gates, "quality", {"scorer": "shapes"}) == gates.quality.shapes
+    assert rules_of(gates, "quality", {"scorer": "distribution"}) == gates.quality.distribution
+    assert rules_of(gates, "serving", {}) == gates.serving
+    with pytest.raises(TwinflowError, match="scorer None"):
+        rules_of(gates, "quality", {})

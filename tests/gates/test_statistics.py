@@ -113,6 +113,7 @@ def test_p_value_and_bound_say_the_same(values: list[float], bound: float, level
         assert (one_sided_bounds(draws, level)[0] >= bound) == (p <= 1 - level)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(1e-4, 1), min_size=1, max_size=12))
 def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:

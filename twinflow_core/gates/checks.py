@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.gates.estimates import estimand_of
 from twinflow_core.gates.metrics import GateName, Scorer, known_metrics
 from twinflow_core.gates.statistics import enough_resamples
-from twinflow_core.params import PARAMS_FILE, Params, Rule
+from twinflow_core.params import PARAMS_FILE, GatesParams, Params, Rule
 
 
 def check_rules(params: Params, where: str = PARAMS_FILE) -> None:
@@ -37,6 +38,26 @@ def check_rules(params: Params, where: str = PARAMS_FILE) -> None:
                 raise _unknown_metric(rule, gate, known, place)
             _check_bounds(rule, place)
         _check_resamples(rules, params.gates.resamples, f"{where}: gates.resamples")
+
+
+def rules_of(gates: GatesParams, gate: GateName, metrics: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """The rules of a gate; those of the quality gate by the scorer that made the metrics.
+
+    Raises:
+        TwinflowError: the metrics name no scorer that there are rules for.
+    """
+    if gate == "serving":
+        return gates.serving
+    scorer = metrics.get("scorer")
+    if scorer == "shapes":
+        return gates.quality.shapes
+    if scorer == "distribution":
+        return gates.quality.distribution
+    raise TwinflowError(
+        f"There are no rules for the scorer {scorer!r}.",
+        where="eval/candidate/metrics.json: scorer",
+        fix="Run the evaluate stage again.",
+    )
 
 
 def _lists(params: Params) -> Iterator[tuple[str, GateName, Scorer, Sequence[Rule]]]:

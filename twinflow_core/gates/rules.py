@@ -19,7 +19,7 @@ from twinflow_core.gates.estimates import (
     estimand_of,
 )
 from twinflow_core.gates.metrics import UnusableMetricError, metric_value
-from twinflow_core.gates.outcome import RuleOutcome, Status
+from twinflow_core.gates.outcome import Kind, RuleOutcome, Status
 from twinflow_core.gates.samples import ImageSet, PromptScores
 from twinflow_core.gates.statistics import holm_levels, one_sided_bounds, p_value
 from twinflow_core.params import Rule
@@ -119,14 +119,15 @@ class _Judge:
             if rule.champion_margin is not None:
                 return self._margin(rule, rule.champion_margin, value, margin_level)
         except UnusableMetricError as error:
-            return _outcome(rule, "ERROR", f"{error}.", kind=_kind(rule))
+            kind, bound = _asked(rule)
+            return _outcome(rule, "ERROR", f"{error}.", kind=kind, bound=bound)
         return self._bound(rule, value, estimate, without)
 
     def _bound(self, rule: Rule, value: float, estimate: Estimate | None, without: str) -> RuleOutcome:
         kind, bound = _binding(rule, value)
         holds = value >= bound if kind == "min" else value <= bound
-        side = ("below" if kind == "min" else "above") if not holds else "within"
-        reason = f"{value:.4g} is {side} the bound {bound:.4g}"
+        words = {("min", True): "at least", ("min", False): "below", ("max", True): "at most"}
+        reason = f"{value:.4g} is {words.get((kind, holds), 'above')} {bound:.4g}"
         interval = self._interval(estimate, rule.confidence)
         if estimate is not None and holds:
             worst = interval["low"] if kind == "min" else interval["high"]
@@ -145,7 +146,7 @@ class _Judge:
         )
 
     def _margin(self, rule: Rule, margin: float, value: float, level: float | None) -> RuleOutcome:
-        bound = -margin if rule.better == "higher" else margin
+        _, bound = _asked(rule)
         champion = self.evidence.champion
         if champion is None:
             status: Status = _WITHOUT_CHAMPION[self.on_no_champion]
@@ -189,9 +190,9 @@ class _Judge:
     ) -> RuleOutcome:
         if self.evidence.candidate.metrics.get("scorer") != "distribution":
             raise UnusableMetricError(f"{rule.metric} cannot be compared with the champion's: {why}")
-        worse = -known["value"] if rule.better == "higher" else known["value"]
-        holds = worse <= margin + ROUNDING
-        reason = f"{_worse(worse)}, {margin:.4g} is allowed; decided on point values: {why}."
+        gain = known["value"] if rule.better == "higher" else -known["value"]
+        holds = gain >= -margin - ROUNDING
+        reason = f"{_better(gain)} than the champion ({margin:.3g} worse is allowed); no interval: {why}."
         return _outcome(rule, "PASS" if holds else "FAIL", reason, decided_by="point", **known)
 
     def _difference(self, rule: Rule) -> Estimate:
@@ -259,15 +260,16 @@ def _outcome(rule: Rule, status: Status, reason: str, **fields: Any) -> RuleOutc
     )
 
 
-def _kind(rule: Rule) -> Literal["min", "max", "margin"]:
+def _asked(rule: Rule) -> tuple[Kind, float | None]:
+    """The kind of a rule and its bound, before there is a value."""
     if rule.champion_margin is not None:
-        return "margin"
-    return "min" if rule.min is not None else "max"
+        return "margin", -rule.champion_margin if rule.better == "higher" else rule.champion_margin
+    return ("min", rule.min) if rule.min is not None else ("max", rule.max)
 
 
-def _binding(rule: Rule, value: float) -> tuple[Literal["min", "max"], float]:
+def _binding(rule: Rule, value: float) -> tuple[Kind, float]:
     """The bound that the value violates or comes nearest to."""
-    sides: list[tuple[float, Literal["min", "max"], float]] = []
+    sides: list[tuple[float, Kind, float]] = []
     if rule.min is not None:
         sides.append((value - rule.min, "min", rule.min))
     if rule.max is not None:
@@ -277,17 +279,15 @@ def _binding(rule: Rule, value: float) -> tuple[Literal["min", "max"], float]:
 
 
 def _margin_reason(bad: float, good: float, margin: float, status: Status) -> str:
-    allowed = f"{margin:.4g} is allowed"
-    if status == "PASS":
-        return f"Surely {_worse(-bad, at_most=True)}; {allowed}."
-    if status == "FAIL":
-        return f"Surely {-good:.4g} worse than the champion or more; {allowed}."
-    return (
-        f"May be {-bad:.4g} worse than the champion or {_worse(-good)}; {allowed}, so more images must tell."
-    )
+    """Both bounds in words; positive is better than the champion."""
+    allowed = f"{margin:.3g} worse is allowed"
+    if status == "INCONCLUSIVE":
+        span = f"Between {_better(bad)} and {_better(good)} than the champion"
+        return f"{span}: too few images to tell ({allowed})."
+    bound = bad if status == "PASS" else good
+    limit = "at most" if (bound <= 0) == (status == "PASS") else "at least"
+    return f"{limit.capitalize()} {_better(bound)} than the champion ({allowed})."
 
 
-def _worse(worse: float, at_most: bool = False) -> str:
-    if worse > 0:
-        return f"{'at most ' if at_most else ''}{worse:.4g} worse than the champion"
-    return f"{'at least ' if at_most else ''}{-worse:.4g} better than the champion"
+def _better(difference: float) -> str:
+    return f"{abs(difference):.3g} {'better' if difference > 0 else 'worse'}"

@@ -50,7 +50,7 @@ def value_text(outcome: RuleOutcome) -> str:
     """What is held against the bound: the metric, or for a margin candidate minus champion; `-` for none."""
     if outcome.value is None:
         return "-"
-    return f"{outcome.value:{'+' if outcome.kind == 'margin' else ''}.4g}"
+    return f"{outcome.value:+.4f}" if outcome.kind == "margin" else f"{outcome.value:.4g}"
 
 
 def asked_text(outcome: RuleOutcome) -> str:
