@@ -55,7 +55,7 @@ def test_a_process_whose_record_is_lost_is_found_by_its_mark(tmp_path: Path) -> 
 def test_a_stranger_with_the_recorded_pid_is_left_alone(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     with subprocess.Popen(SLEEP, env=environment) as stranger:
-        recorded = Daemon(stranger.pid, psutil.Process(stranger.pid).create_time() - 3600)
+        recorded = Daemon(stranger.pid, psutil.Process(stranger.pid).create_time(), str(tmp_path))
         assert not is_alive(recorded)
         assert not stop_daemon(recorded, tmp_path, grace_seconds=1)
         assert stranger.poll() is None

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 # Every process of a service carries its folder in this variable. A pid can be given to a stranger after a
-# reboot; this mark cannot.
+# reboot, and a start time shifts with the clock; this mark stays.
 MARK = "TWINFLOW_SERVICE"
 SAME_START_SECONDS = 1.0
 POLL_SECONDS = 0.05
@@ -21,10 +21,11 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Daemon:
-    """A started process: its pid, and its start (seconds since the epoch), which no later owner shares."""
+    """A started process: its pid, its start (seconds since the epoch), and the mark that it carries."""
 
     pid: int
     started: float
+    mark: str
 
 
 def start_daemon(command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path) -> Daemon:
@@ -37,24 +38,25 @@ def start_daemon(command: Sequence[str], folder: Path, environment: Mapping[str,
     """
     if log.exists():
         os.replace(log, log.with_name(log.name + ".previous"))
+    mark = str(folder)
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**environment, MARK: str(folder)},
+            env={**environment, MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Daemon(process.pid, psutil.Process(process.pid).create_time())
+    return Daemon(process.pid, psutil.Process(process.pid).create_time(), mark)
 
 
 def is_alive(daemon: Daemon) -> bool:
     """Whether this very process runs: not another with its pid, not one that is dead but not yet reaped."""
     try:
         process = psutil.Process(daemon.pid)
-        return abs(process.create_time() - daemon.started) < SAME_START_SECONDS and _runs(process)
+        return _runs(process) and _is_marked(process, daemon)
     except psutil.NoSuchProcess:
         return False
 
@@ -88,6 +90,14 @@ def _runs(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _is_marked(process: psutil.Process, daemon: Daemon) -> bool:
+    try:
+        return process.environ().get(MARK) == daemon.mark
+    except psutil.AccessDenied:
+        # Only the second choice: start times move when the clock is set.
+        return abs(process.create_time() - daemon.started) < SAME_START_SECONDS
 
 
 def _signal(processes: Iterable[psutil.Process], number: int) -> None:

@@ -75,7 +75,15 @@ class ObjectStore:
             except ClientError as error:
                 if error_code(error) != "NoSuchBucket" or not create:
                     raise
-                self.client.create_bucket(Bucket=self.bucket)
+                self._create_bucket()
+
+    def _create_bucket(self) -> None:
+        try:
+            self.client.create_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            # Another process made it between the look and this.
+            if error_code(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
 
     def get(self, key: str) -> bytes:
         """The whole object; for small ones. Raises `ObjectMissing` if there is none."""
