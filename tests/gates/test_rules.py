@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gates.measured import candidate_at, measurements, sample_table
-from twinflow_core.gates.metrics import TASKS
+from tests.gates.measured import candidate_at, measurements, sample_table, score
 from twinflow_core.gates.outcome import RuleOutcome
 from twinflow_core.gates.rules import Evidence, Measurements, WithoutChampion, evaluate_rules
 from twinflow_core.gates.samples import prompt_scores
@@ -178,8 +177,8 @@ def test_a_champion_without_images_is_an_error_where_images_are_judged() -> None
     assert judge(rule, candidate_at(0.9), Measurements(champion.metrics))[0].status == "ERROR"
 
 
-@pytest.mark.parametrize(("score", "status"), [(0.68, "PASS"), (0.5, "FAIL")])
-def test_a_scorer_of_whole_sets_decides_on_points_and_says_so(score: float, status: str) -> None:
+@pytest.mark.parametrize(("value", "status"), [(0.68, "PASS"), (0.5, "FAIL")])
+def test_a_scorer_of_whole_sets_decides_on_points_and_says_so(value: float, status: str) -> None:
     table = sample_table({KEY: 0.5}, prompts_per_task=2)
     rows = [{**row, "correct": float("nan")} for row in table.to_pylist()]
     scores = prompt_scores(pa.Table.from_pylist(rows))
@@ -188,7 +187,7 @@ def test_a_scorer_of_whole_sets_decides_on_points_and_says_so(score: float, stat
         return Measurements({"scorer": "distribution", "candidate": {"nfe1": {"score": value}}}, scores)
 
     rules = [Rule(id="m", metric=SCORE, champion_margin=0.03), Rule(id="b", metric=SCORE, min=0.1)]
-    margin, bound = judge(rules, model(score), model(0.7))
+    margin, bound = judge(rules, model(value), model(0.7))
     assert (margin.status, margin.decided_by, margin.low) == (status, "point", None)
     assert "does not judge single images" in margin.reason
     assert "does not judge single images" in bound.reason
@@ -238,15 +237,20 @@ def test_one_prompt_a_task_gives_no_interval_and_no_margin() -> None:
     assert "prompts_per_task" in margin.reason
 
 
-def test_the_served_package_is_compared_in_pairs() -> None:
-    rates = {KEY: 0.7, ("served", "nfe1"): 0.7}
-    table = sample_table(rates)
-    scores = prompt_scores(table)
-    base = measurements(table)
-    means = {model: scores[model, "nfe1"].correct.sum() / 384 for model in ("served", "candidate")}
-    difference = float(means["served"] - means["candidate"])
-    measured = Measurements({**base.metrics, "serving": {"score_difference": difference}}, scores)
-    (outcome,) = judge(Rule(id="served", metric="serving.score_difference", min=-0.5), measured)
-    assert len(TASKS) * 16 == outcome.prompts
+@pytest.mark.parametrize("prompts_per_task", [16, 5])
+def test_the_served_package_is_compared_on_the_prompts_it_was_given(prompts_per_task: int) -> None:
+    table = sample_table({KEY: 0.7, ("served", "nfe1"): 0.7})
+    rows = [
+        row
+        for row in table.to_pylist()
+        if row["model"] == "candidate" or int(row["prompt_id"][-3:]) < prompts_per_task
+    ]
+    scores = prompt_scores(pa.Table.from_pylist(rows))
+    served = scores["served", "nfe1"]
+    difference = score(served) - score(scores[KEY].restricted(served.prompt_ids))
+    metrics = {**measurements(table).metrics, "serving": {"score_difference": difference}}
+    rule = Rule(id="served", metric="serving.score_difference", min=-0.5)
+    (outcome,) = judge(rule, Measurements(metrics, scores))
+    assert outcome.prompts == 6 * prompts_per_task
     assert outcome.low is not None
     assert outcome.low < difference

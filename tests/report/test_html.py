@@ -47,7 +47,14 @@ FULL = ReportContext(
     training={"step": [1.0, 2.0], "loss": [0.5, 0.25], "loss_fake": [float("nan"), 0.1], "flat": [0.0, 0.0]},
     grid=IMAGE,
     worst=(PromptImages(HOSTILE, "counting", (IMAGE,), (IMAGE,), 0, 1, (HOSTILE,)),),
-    data={"rows": 10, "usable": 8, "rejected": {"damaged": 2, "too small": 0}, "splits": {"train": 8}},
+    data={
+        "rows": 10,
+        "usable": 8,
+        "rejected": {"damaged": 2, "too small": 0},
+        "splits": {"train": 8},
+        "width": {"min": 16, "max": 16},
+        "height": {"min": 16, "max": 20},
+    },
     speeds=(Fact("ONNX Runtime", "800 images/s", "batch 4"),),
     params={"data": {"source": HOSTILE}},
     lineage=(Fact("git commit", "abc"),),
@@ -86,6 +93,7 @@ def test_shows_every_part(tmp_path: Path) -> None:
         "damaged",
         "800 images/s",
         "Training",
+        "16 × 16–20",
     ):
         assert text in html
     assert html.count('class="interval-picture"') == 2

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 from twinflow_core.gates.samples import ImageSet, PromptScores
 from twinflow_core.gates.statistics import Array, TooFewPromptsError, resampled_task_means, task_means
@@ -58,24 +56,18 @@ def estimand_of(metric: str) -> Estimand | None:
 
 
 class Resampling:
-    """The bootstrap draws of every set of images, the same prompts drawn for all sets of one design."""
+    """Bootstrap draws of scores. Sets of images with the same prompts get the same draws of prompts.
 
-    def __init__(self, scores: Iterable[PromptScores], resamples: int, seed: int) -> None:
-        self._draws: dict[int, Array] = {}
-        self._kept: list[PromptScores] = []
-        designs: dict[object, list[PromptScores]] = {}
-        for each in scores:
-            designs.setdefault(each.design, []).append(each)
-        for alike in designs.values():
-            correct = np.stack([each.correct for each in alike], axis=1)
-            images = np.stack([each.images for each in alike], axis=1)
-            try:
-                means = resampled_task_means(alike[0].tasks, correct, images, resamples, seed)
-            except TooFewPromptsError:
-                continue
-            for column, each in enumerate(alike):
-                self._draws[id(each)] = means[:, :, column]
-                self._kept.append(each)
+    Args:
+        resamples: draws behind every estimate.
+        seed: seed of the draws.
+    """
+
+    def __init__(self, resamples: int, seed: int) -> None:
+        self.resamples = resamples
+        self.seed = seed
+        # Beside its draws stands the set itself, so that its id cannot come to name another.
+        self._known: dict[int, tuple[PromptScores, Array]] = {}
 
     def score(self, scores: PromptScores, task: str | None) -> Estimate:
         """The score of one set of images, or of one of its tasks.
@@ -88,14 +80,13 @@ class Resampling:
         tasks = sorted(set(scores.tasks))
         if task is not None and task not in tasks:
             raise NoEstimateError(f"no image belongs to task {task}")
-        if id(scores) not in self._draws:
-            raise NoEstimateError("a task has a single prompt, raise evaluate.prompts_per_task")
+        draws = self._task_draws(scores)
         rows = [tasks.index(task)] if task is not None else list(range(len(tasks)))
         means = task_means(scores.tasks, scores.correct[:, None], scores.images[:, None])[:, 0]
         members = [each in {tasks[row] for row in rows} for each in scores.tasks]
         return Estimate(
             value=float(means[rows].mean()),
-            draws=self._draws[id(scores)][:, rows].mean(1),
+            draws=draws[:, rows].mean(1),
             prompts=sum(members),
             images=int(scores.images[members].sum()),
         )
@@ -129,8 +120,21 @@ class Resampling:
         first = _found(scores, estimand.of)
         if estimand.against is None:
             return self.score(first, estimand.task)
-        combine = self.ratio if estimand.contrast == "ratio" else self.difference
-        return combine(first, _found(scores, estimand.against), estimand.task)
+        second = _found(scores, estimand.against)
+        if estimand.contrast == "ratio":
+            return self.ratio(first, second, estimand.task)
+        return self.difference(first, second.restricted(first.prompt_ids), estimand.task)
+
+    def _task_draws(self, scores: PromptScores) -> Array:
+        """Resampled means of the tasks, [R, T]; computed once for a set of images."""
+        if id(scores) not in self._known:
+            correct, images = scores.correct[:, None], scores.images[:, None]
+            try:
+                means = resampled_task_means(scores.tasks, correct, images, self.resamples, self.seed)
+            except TooFewPromptsError as error:
+                raise NoEstimateError(f"{error}, raise evaluate.prompts_per_task") from None
+            self._known[id(scores)] = (scores, means[:, :, 0])
+        return self._known[id(scores)][1]
 
     def _pair(self, first: PromptScores, second: PromptScores, task: str | None) -> tuple[Estimate, Estimate]:
         if first.design != second.design:

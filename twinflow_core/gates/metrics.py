@@ -15,7 +15,7 @@ Scorer = Literal["shapes", "distribution"]
 GateName = Literal["quality", "serving"]
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-PARITY_METRICS = ("parity.max_abs", "parity.mean_abs")
+PARITY_METRICS = ("parity.max_abs", "parity.psnr", "parity.finite")
 SERVING_METRICS = (
     "serving.finite",
     "serving.score",
@@ -23,6 +23,7 @@ SERVING_METRICS = (
     "serving.p50_ms",
     "serving.p95_ms",
     "serving.images_per_second",
+    "serving.rss_mb",
 )
 
 

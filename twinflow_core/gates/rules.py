@@ -74,9 +74,7 @@ def evaluate_rules(
     Returns:
         One outcome a rule, in the rules' order.
     """
-    champion = evidence.champion
-    every_set = [*evidence.candidate.scores.values(), *(champion.scores.values() if champion else ())]
-    judge = _Judge(evidence, Resampling(every_set, resamples, seed), resamples, seed, on_no_champion)
+    judge = _Judge(evidence, Resampling(resamples, seed), on_no_champion)
     levels = judge.margin_levels(rules)
     return tuple(_as_severity_has_it(judge.outcome(rule, levels.get(rule.id)), rule) for rule in rules)
 
@@ -91,8 +89,6 @@ def _as_severity_has_it(outcome: RuleOutcome, rule: Rule) -> RuleOutcome:
 class _Judge:
     evidence: Evidence
     resampling: Resampling
-    resamples: int
-    seed: int
     on_no_champion: WithoutChampion
 
     def margin_levels(self, rules: Sequence[Rule]) -> dict[str, float]:
@@ -169,7 +165,7 @@ class _Judge:
         interval = self._interval(estimate, level or rule.confidence)
         if interval["low"] is None or interval["high"] is None:
             raise UnusableMetricError(
-                f"{rule.metric}: {self.resamples} resamples are too few for an interval"
+                f"{rule.metric}: {self.resampling.resamples} resamples are too few for an interval"
             )
         sign = 1.0 if rule.better == "higher" else -1.0
         bad, good = sorted((sign * interval["low"], sign * interval["high"]))
@@ -236,8 +232,8 @@ class _Judge:
             "level": level,
             "prompts": estimate.prompts,
             "images": estimate.images,
-            "resamples": self.resamples,
-            "seed": self.seed,
+            "resamples": self.resampling.resamples,
+            "seed": self.resampling.seed,
         }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,18 @@ class PromptScores:
     def design(self) -> tuple[tuple[str, ...], tuple[str, ...], bytes]:
         """What two models must share to be compared in pairs: prompts, tasks and images a prompt."""
         return self.prompt_ids, self.tasks, self.images.tobytes()
+
+    def restricted(self, prompt_ids: Collection[str]) -> PromptScores:
+        """These prompts alone, as far as they are among this set's."""
+        wanted = set(prompt_ids)
+        rows = [row for row, prompt_id in enumerate(self.prompt_ids) if prompt_id in wanted]
+        return PromptScores(
+            prompt_ids=tuple(self.prompt_ids[row] for row in rows),
+            prompts=tuple(self.prompts[row] for row in rows),
+            tasks=tuple(self.tasks[row] for row in rows),
+            correct=self.correct[rows],
+            images=self.images[rows],
+        )
 
     @property
     def scored(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -55,8 +56,13 @@ def _template() -> Template:
         "rule_text": rule_text,
         "value_text": value_text,
     }
-    environment.filters |= {"png": _png, "svg": _svg}
+    environment.filters |= {"extent": _extent, "png": _png, "svg": _svg}
     return environment.get_template("report.html.j2")
+
+
+def _extent(sides: Mapping[str, int]) -> str:
+    """The smallest and the largest of some sides, as one number if they are the same."""
+    return f"{sides['min']}" if sides["min"] == sides["max"] else f"{sides['min']}–{sides['max']}"
 
 
 def _png(image: bytes) -> Markup:
