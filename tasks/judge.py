@@ -35,6 +35,8 @@ def judge_quality(run: Run) -> Verdict:
     """Judge the candidate's evaluation against the rules, and against the champion as it is now."""
     metrics = merged_metrics(_json(run.tree / "eval/candidate/metrics.json"))
     run.record.metrics = metrics
+    scores = read_scores(run.tree / "eval/candidate/samples.parquet")
+    run.record.prompt = next(iter(scores.values())).prompts[0]
     rules = getattr(run.params.gates.quality, metrics["scorer"])
     return _judge(run, "quality", rules, metrics, run.output_hash("models/candidate"), None, None)
 

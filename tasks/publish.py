@@ -54,16 +54,19 @@ def push_data(run: Run) -> int:
 
 @task(name="publish version", cache_policy=NO_CACHE)
 def publish_version(run: Run) -> str:
-    """Publish the exported package with its lineage and metrics; gives the version."""
+    """Publish the exported package with its lineage and metrics; gives the version.
+
+    Both are told by content alone, so that the same package judged again is the same version. Which run and
+    which commit made it stands in the decision and in the run's record.
+    """
     lineage = {
-        "run": run.record.id,
-        "commit": run.snapshot.commit,
         "data": run.output_hash("data/raw"),
         "base": run.output_hash("models/base"),
         "candidate": run.output_hash("models/candidate"),
         "package": run.output_hash("export"),
     }
-    return run.registry.publish(run.tree / "export", lineage, run.record.metrics)
+    evaluation = {name: run.record.metrics[name] for name in ("scorer", "reference", "candidate", "ratio")}
+    return run.registry.publish(run.tree / "export", lineage, evaluation)
 
 
 @task(name="publish record", cache_policy=NO_CACHE)

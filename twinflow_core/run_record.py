@@ -45,6 +45,7 @@ class RunRecord:
         decision_id, version: in the registry; empty if nothing was published.
         metrics: `metrics.json` of the evaluation.
         speed: what was measured on this machine.
+        prompt: one of the evaluation's prompts, to try the model with.
         report, grid: paths of the HTML report and of the grid of images.
         error: what, where, fix and code, if the run failed.
         log: path of the run's log.
@@ -67,6 +68,7 @@ class RunRecord:
     channel: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
     speed: dict[str, Any] = field(default_factory=dict)
+    prompt: str = ""
     report: str = ""
     grid: str = ""
     error: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,61 @@
+"""How a flow runs as `python -m flows.<name>`: errors as one message, a result as a file, an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from twinflow_core.errors import InfrastructureError, TwinflowError
+from twinflow_core.home import state_home
+
+INTERRUPTED = 130
+
+
+Work = Callable[[argparse.Namespace], tuple[Any, int]]
+
+
+def run_command(parser: argparse.ArgumentParser, work: Work) -> None:
+    """Parse the command line, do the work, leave its document where `--result` says, and exit.
+
+    Args:
+        parser: the flow's own arguments; `--result` is added.
+        work: gives a JSON document and the exit code. A `TwinflowError` becomes its message and its code,
+            anything else a short message, the traceback in a file, and code 3.
+    """
+    parser.add_argument("--result", type=Path, help="file for the result as JSON")
+    options = parser.parse_args()
+    # As Ctrl-C: running children are ended and the run's tree is removed on the way out.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        document, code = work(options)
+    except KeyboardInterrupt:
+        print("Interrupted: the run's processes are ended, its files are removed.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        told = error if isinstance(error, TwinflowError) else _unexpected(error)
+        print(told, file=sys.stderr)
+        document, code = {"error": told.as_dict()}, int(told.code)
+    if options.result is not None:
+        options.result.write_text(json.dumps(document, default=str), encoding="utf-8")
+    sys.exit(int(code))
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _unexpected(error: Exception) -> TwinflowError:
+    log = state_home(Path.cwd()) / "flow-error.log"
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return InfrastructureError(
+        f"Something unexpected happened: {type(error).__name__}: {error}",
+        where=str(log),
+        fix="The log tells where; if it is no fault of the set-up, report it.",
+    )
