@@ -120,7 +120,7 @@ def write_graphs(package: Path, plans: Sequence[GraphPlan], opset: int, done: Ca
 
 
 def write_configurations(package: Path, backbone: Sd3Backbone) -> None:
-    """model_index.json, each part's configuration, the scheduler, tokenizers that pad and cut by themselves."""
+    """model_index.json, each part's configuration, the scheduler, tokenizers that pad and cut."""
     pipeline = backbone.pipeline
     pipeline.save_config(package)
     pipeline.scheduler.save_pretrained(package / "scheduler")

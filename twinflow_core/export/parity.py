@@ -35,10 +35,9 @@ def measure_parity(backbone: Sd3Backbone, generator: Generator) -> dict[str, flo
 
     Returns:
         max_abs: the largest difference of two values of images in [0, 1]; rounded up to one digit, as the
-            digits below hang on the processor.
+            digits below hang on the processor. A value that is not finite differs by the whole range.
         psnr: of the worst batch, in dB; rounded down to whole dB and at most HIGHEST_PSNR.
-        finite: 1 if every value that the package gave is finite, else 0 (max_abs and psnr then leave the
-            values out that are not).
+        finite: 1 if every value that the package gave is finite, else 0.
     """
     differences: list[Array] = []
     finite = True
@@ -48,10 +47,11 @@ def measure_parity(backbone: Sd3Backbone, generator: Generator) -> dict[str, flo
                 served = generator.render(noises, generator.encode(prompts))
                 usable = np.isfinite(served)
                 finite = finite and bool(usable.all())
-                differences.append(np.abs(served - _torch_images(backbone, noises, prompts))[usable])
-    worst = max(float(np.mean(np.square(each, dtype=np.float64))) for each in differences if each.size)
+                difference = np.abs(served - _torch_images(backbone, noises, prompts))
+                differences.append(np.where(usable, difference, 1.0))
+    worst = max(float(np.mean(np.square(each, dtype=np.float64))) for each in differences)
     return {
-        "max_abs": round_up(max(float(each.max()) for each in differences if each.size)),
+        "max_abs": round_up(max(float(each.max()) for each in differences)),
         "psnr": min(HIGHEST_PSNR, math.floor(-10 * math.log10(worst))) if worst > 0 else HIGHEST_PSNR,
         "finite": int(finite),
     }

@@ -2,7 +2,7 @@
 
     python -m twinflow_core.runtime.serving_check --package export --prompts prompts.json --out folder
 
-Reads a list of {"prompt_id", "prompt", "sample", "seed"} (other keys are handed through). Writes into the folder
+Reads a list of {"prompt_id", "prompt", "sample", "seed"} (other keys are handed through) and writes
 
     samples.json   the same list, in the order of the images
     images.npz     images: uint8 [N, H, W, 3]
@@ -47,7 +47,7 @@ def check_serving(
         repeats: requests measured, after one to warm up.
 
     Returns:
-        What result.json holds: finite (1 or 0, on zero noise, random noise, empty and long prompts), p50_ms and
+        What result.json holds: finite (1 or 0, on zero and random noise, empty and long prompts), p50_ms and
         p95_ms of a request, rss_mb the process's peak memory, images how many were drawn.
 
     Raises:
@@ -111,7 +111,9 @@ def _read_wanted(path: Path) -> list[dict[str, Any]]:
     try:
         wanted = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TwinflowError("The prompts cannot be read.", where=f"{path}: {error}", fix="Write them again.")
+        raise TwinflowError(
+            "The prompts cannot be read.", where=f"{path}: {error}", fix="Write them again."
+        ) from None
     if not isinstance(wanted, list) or any(
         not isinstance(entry, dict) or any(key not in entry for key in KEYS) for entry in wanted
     ):

@@ -1,0 +1,86 @@
+"""The serving gate's own process: it measures, and draws the images that evaluation would."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twinflow_core.noise import image_noise
+from twinflow_core.runtime.generator import Generator
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+
+WANTED = [
+    {"prompt_id": f"p{row // 2}", "prompt": "a red circle", "sample": row % 2, "seed": 7, "task": "colors"}
+    for row in range(4)
+]
+
+
+def check(package: Path, folder: Path, wanted: object, *options: str) -> subprocess.CompletedProcess[str]:
+    prompts = folder / "prompts.json"
+    prompts.write_text(json.dumps(wanted))
+    module = [sys.executable, "-m", "twinflow_core.runtime.serving_check"]
+    paths = ["--package", str(package), "--prompts", str(prompts), "--out", str(folder / "out")]
+    return subprocess.run([*module, *paths, "--repeats", "3", *options], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_measures_and_draws(tiny_package: Path, tmp_path: Path, steps: int) -> None:
+    answer = check(tiny_package, tmp_path, WANTED, "--steps", str(steps), "--batch", "2")
+    assert answer.returncode == 0, answer.stderr
+    result = json.loads(answer.stdout)
+    assert result == json.loads((tmp_path / "out/result.json").read_text())
+    assert result["finite"] == 1
+    assert 0 < result["p50_ms"] <= result["p95_ms"]
+    assert 10 < result["rss_mb"] < 4000
+    assert (result["images"], result["steps"], result["batch"]) == (4, steps, 2)
+    assert json.loads((tmp_path / "out/samples.json").read_text()) == WANTED
+    with np.load(tmp_path / "out/images.npz") as stored:
+        images = stored["images"]
+    generator = Generator.from_folder(tiny_package, "cpu")
+    shape = generator.manifest.latent_shape
+    noises = [image_noise(7, f"p{row // 2}/{row % 2}", steps, shape) for row in range(4)]
+    expected = generator.generate_from_noise(np.stack(noises), ["a red circle"] * 4)
+    assert np.abs(images.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_values_that_are_not_finite_are_reported(tiny_package: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(tiny_package, tmp_path / "broken"))
+    data = broken / "vae_decoder/model.onnx_data"
+    data.write_bytes(np.full(data.stat().st_size // 4, np.nan, np.float32).tobytes())
+    rerecord(broken, "vae_decoder/model.onnx_data")
+    answer = check(broken, tmp_path, WANTED)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["finite"] == 0
+
+
+def test_a_damaged_package_is_refused(tiny_package: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(tiny_package, tmp_path / "broken"))
+    (broken / "nfe1.onnx").write_bytes(b"")
+    answer = check(broken, tmp_path, WANTED)
+    assert answer.returncode == 2
+    assert "nfe1.onnx has 0 bytes" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("wanted", [{}, [{"prompt": "a"}], ["a"]])
+def test_wrong_prompts_are_refused(tiny_package: Path, tmp_path: Path, wanted: object) -> None:
+    answer = check(tiny_package, tmp_path, wanted)
+    assert answer.returncode == 2
+    assert "no list of images" in answer.stderr
+
+
+def rerecord(package: Path, name: str) -> None:
+    """Make the manifest agree with a file that was changed on purpose."""
+    from twinflow_core.runtime.package import file_sha256
+
+    path = package / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][name]["sha256"] = file_sha256(package / name)
+    path.write_text(json.dumps(manifest))
