@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,20 +21,37 @@ REPOSITORY = Path(__file__).parent.parent
 BUCKET = "twinflow"
 
 
-def pytest_configure() -> None:
+# Tells xdist's workers where the services are that they share.
+SHARED_ROOT = "TEST_SERVICE_ROOT"
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests away from servers and state that the person who runs them works with."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "PREFECT_", "TWINFLOW_")):
             del os.environ[name]
+    if not _is_worker(config):
+        root = Path(tempfile.mkdtemp(prefix="twinflow-test-"))
+        shutil.copy(REPOSITORY / "params.yaml", root)
+        os.environ[SHARED_ROOT] = str(root)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the session's services, once all workers are done."""
+    if not _is_worker(config):
+        root = Path(os.environ[SHARED_ROOT])
+        down(root, print)
+        shutil.rmtree(root)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 @pytest.fixture(scope="session")
-def service_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A root with params.yaml whose `.twinflow/services` are the session's; stopped at the end."""
-    root = tmp_path_factory.mktemp("services")
-    shutil.copy(REPOSITORY / "params.yaml", root)
-    yield root
-    down(root, print)
+def service_root() -> Path:
+    """A root with params.yaml whose `.twinflow/services` are the session's; stopped at its end."""
+    return Path(os.environ[SHARED_ROOT])
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +102,22 @@ def own_seaweedfs(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     yield folder
     stop_seaweedfs(folder, print)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real SD3 pipeline with random weights, see tests/tiny_pipeline.py."""
+    from tests.tiny_pipeline import build_tiny_pipeline
+
+    return build_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "pipeline")
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_pipeline` exported for NFE 1 and 2: half a minute, so users share xdist's group "export"."""
+    from twinflow_core.backbones.loading import load_backbone
+    from twinflow_core.export.package import build_package
+
+    package = tmp_path_factory.mktemp("package")
+    build_package(load_backbone(tiny_pipeline), package, steps=(1, 2), opset=20)
+    return package

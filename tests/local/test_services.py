@@ -41,7 +41,8 @@ def test_up_again_is_quick_and_starts_nothing(
 ) -> None:
     began = time.monotonic()
     assert up(service_root) == services
-    assert time.monotonic() - began < 1.0
+    # 0.2 s where nothing else runs.
+    assert time.monotonic() - began < 3.0
     assert capsys.readouterr().err == ""
     assert [(one.state, one.pid is not None) for one in status(service_root)] == [("running", True)] * 2
 

@@ -49,7 +49,11 @@ def start_daemon(command: Sequence[str], folder: Path, environment: Mapping[str,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Daemon(process.pid, psutil.Process(process.pid).create_time(), mark)
+    daemon = Daemon(process.pid, psutil.Process(process.pid).create_time(), mark)
+    # A new process shows its environment only some moments after its start.
+    while process.poll() is None and not is_alive(daemon):
+        time.sleep(POLL_SECONDS / 10)
+    return daemon
 
 
 def is_alive(daemon: Daemon) -> bool:
