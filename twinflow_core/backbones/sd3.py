@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.target_time import TIME_SCALE, TargetTime
 
+T5_TOKENS = 256
+# Without T5 the pipeline appends this many zero states in its place. They carry nothing and cost attention.
+ZERO_STATES = 1
 T5_PARTS = ("text_encoder_3", "tokenizer_3")
 SIDECAR = Path("target_time") / "target_time.safetensors"
 
@@ -101,6 +104,7 @@ class Sd3Backbone:
             prompt_3=None,
             do_classifier_free_guidance=False,
             device=self.pipeline.device,
+            max_sequence_length=T5_TOKENS if self.pipeline.text_encoder_3 else ZERO_STATES,
         )
         return Conditioning(embeds, pooled)
 
