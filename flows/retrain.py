@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.command import run_command
@@ -64,13 +65,13 @@ LAST_JUDGED = "evaluate"
 JUDGING_ATTEMPTS = 3
 
 
-@flow(name="retrain", flow_run_name="{run_id}", persist_result=False)
-def retrain(root: str = ".", run_id: str = "") -> State[None]:
+# Prefect's name of the run is the run's id, so that what the UI, the bucket and git show is one name.
+@flow(name="retrain", flow_run_name=new_run_id, persist_result=False)
+def retrain(root: str = ".") -> State[None]:
     """Run the pipeline once.
 
     Args:
         root: the repository.
-        run_id: the run's id; a new one unless told.
 
     Raises:
         TwinflowError: the input or the set-up is wrong.
@@ -82,7 +83,7 @@ def retrain(root: str = ".", run_id: str = "") -> State[None]:
     require_repository(top)
     services = up(top, say)
     store = ObjectStore(make_s3_client(services.s3), services.bucket)
-    run_id = run_id or new_run_id()
+    run_id = flow_run.get_name() or new_run_id()
     inputs = run_inputs(top, params)
     names = [params.data.source] if params.base.hub else [params.data.source, params.base.folder]
     snapshot = take_snapshot(top, run_id, names)
@@ -268,7 +269,7 @@ def _conclude(run: Run, decisions: list[Decision], champion_samples: Path | None
 
 def _work(options: argparse.Namespace) -> tuple[object, int]:
     root = Path(options.root).resolve()
-    state = retrain(root=str(root), run_id=options.run_id, return_state=True)
+    state = retrain(root=str(root), return_state=True)
     if not state.is_completed():
         state.result()
     record = last_decided(root)
@@ -279,5 +280,4 @@ def _work(options: argparse.Namespace) -> tuple[object, int]:
 if __name__ == "__main__":
     command = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
     command.add_argument("--root", default=".")
-    command.add_argument("--run-id", default="")
     run_command(command, _work)

@@ -69,7 +69,7 @@ def judge_serving(run: Run, served: Served, quality: Decision, version: str | No
     metrics = merged_metrics(evaluation, _json(run.tree / "export/parity.json"), serving)
     run.record.metrics = metrics
     rules = run.params.gates.serving
-    return _judge(run, "serving", rules, metrics, run.output_hash("export"), quality, version)
+    return _judge(run, "serving", rules, metrics, run.output_hash("export"), quality, version, served)
 
 
 @task(name="record decision", cache_policy=NO_CACHE)
@@ -88,6 +88,7 @@ def _judge(
     judged: str,
     before: Decision | None,
     version: str | None,
+    served: Served | None = None,
 ) -> Verdict:
     gates = run.params.gates
     # The serving gate judges against what the quality gate saw: promotion finds out if that is history.
@@ -99,6 +100,7 @@ def _judge(
     scores = {
         **read_scores(run.tree / "eval/reference/samples.parquet"),
         **read_scores(run.tree / "eval/candidate/samples.parquet"),
+        **(read_scores(served.samples) if served else {}),
     }
     champion = None
     champion_samples = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,19 +46,25 @@ def write_report(run: Run, decisions: Sequence[Decision], champion_samples: Path
 
 
 def next_commands(run: Run) -> list[tuple[str, str]]:
-    """What a person may want to do next: (what for, the command)."""
+    """What a person may want to do next: (what for, the command, as it works from the repository)."""
     record = run.record
-    commands = [("see all of this run", f"twinflow show {record.id}")]
+    twinflow = "twinflow" if shutil.which("twinflow") else _from_root(run.root)
+    commands = [("see all of this run", f"{twinflow} show {record.id}")]
     if record.state == "promoted":
-        commands.insert(0, ("make an image", f'twinflow generate "{record.prompt}" --out image.png'))
+        commands.insert(0, ("make an image", f'{twinflow} generate "{record.prompt}" --out image.png'))
         commands.append(
-            ("promote to production", f'twinflow promote {record.version[:12]} --reason "looks right"')
+            ("promote to production", f'{twinflow} promote {record.version[:12]} --reason "looks right"')
         )
     if record.state == "needs-approval":
-        told = f'twinflow promote {record.version[:12]} --to {run.channel} --reason "why"'
+        told = f'{twinflow} promote {record.version[:12]} --to {run.channel} --reason "why"'
         commands.append(("approve it", told))
-    commands.append(("recompute it elsewhere", f"twinflow reproduce {record.id}"))
+    commands.append(("recompute it elsewhere", f"{twinflow} reproduce {record.id}"))
     return commands
+
+
+def _from_root(root: Path) -> str:
+    command = Path(sys.executable).with_name("twinflow")
+    return str(command.relative_to(root)) if command.is_relative_to(root) else str(command)
 
 
 def _speeds(run: Run) -> list[Fact]:

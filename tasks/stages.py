@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from tasks.dvc import DvcTree
-from tasks.log import ProgressShown, run_log
+from tasks.log import ProgressShown, run_log, say
 from tasks.process import Finished
 from twinflow_core.errors import ExitCode, InfrastructureError, TwinflowError
 from twinflow_core.run_record import StageRecord
@@ -77,7 +77,7 @@ def reproduce_stage(name: str, settings: StageSettings) -> StageRecord:
     if done.code != 0:
         raise _explain(name, done, error_file, settings.dvc.log)
     record = StageRecord(name, _outcome(done), round(time.monotonic() - start, 2))
-    log.info("%s: %s (%.1f s)", name, record.outcome, record.seconds)
+    say(f"  {name:10} {record.outcome:10} {record.seconds:7.1f} s")
     return record
 
 

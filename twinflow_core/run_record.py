@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,19 +166,24 @@ def all_records(root: Path, store: ObjectStore) -> list[RunRecord]:
     return [records[run_id] for run_id in sorted(records)]
 
 
-def find_record(root: Path, store: ObjectStore, run_id: str) -> RunRecord:
-    """A run by its id, or by the beginning or the end of it if only one run has that.
+def find_record(root: Path, store: ObjectStore, text: str) -> RunRecord:
+    """A run of this clone or of the bucket by its id; see `find_run_id`."""
+    local = {record.id: record for record in local_records(root)}
+    found = find_run_id({*local, *published_run_ids(store)}, text, store)
+    return local[found] if found in local else published_record(store, found)
+
+
+def find_run_id(known: Iterable[str], text: str, store: ObjectStore) -> str:
+    """The one of some run ids that begins or ends with a text.
 
     Raises:
         TwinflowError: there is none, or there are several.
     """
-    known = {record.id for record in local_records(root)} | set(published_run_ids(store))
-    fitting = [known_id for known_id in known if known_id.startswith(run_id) or known_id.endswith(run_id)]
-    if len(fitting) != 1:
-        raise TwinflowError(
-            f"There is no run {run_id}." if not fitting else f"{len(fitting)} runs fit {run_id}.",
-            where=store.address(RUNS_PREFIX),
-            fix="`twinflow runs` lists them.",
-        )
-    local = next((record for record in local_records(root) if record.id == fitting[0]), None)
-    return local or published_record(store, fitting[0])
+    fitting = [run_id for run_id in known if run_id.startswith(text) or run_id.endswith(text)]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise TwinflowError(
+        f"{len(fitting)} runs fit {text}." if fitting else f"There is no run {text}.",
+        where=store.address(RUNS_PREFIX),
+        fix="`twinflow runs` lists them.",
+    )

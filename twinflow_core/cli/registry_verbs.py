@@ -96,11 +96,12 @@ def generate(
 
     from twinflow_core.home import state_home
     from twinflow_core.local.services import open_registry
+    from twinflow_core.registry.lookup import find_version
     from twinflow_core.runtime.generator import Generator
 
     root = find_root()
     registry = open_registry(root)
-    chosen = full_version(registry, version) if version else _serving(registry, channel)
+    chosen = find_version(registry, version) if version else _serving(registry, channel)
     package = registry.fetch(chosen, state_home(root) / "cache" / "versions")
     pixels = Generator.from_folder(package).generate([prompt], seed, steps)[0]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -109,23 +110,6 @@ def generate(
         print_document({"image": str(out), "version": chosen, "seed": seed, "steps": steps})
     else:
         typer.echo(f"{out} (version {chosen[:12]}, seed {seed}, {steps} step{'s' if steps > 1 else ''})")
-
-
-def full_version(registry: Registry, beginning: str) -> str:
-    """The one version that begins so.
-
-    Raises:
-        TwinflowError: none or several do.
-    """
-    fitting = [version for version in registry.versions() if version.startswith(beginning)]
-    if len(fitting) != 1:
-        raise TwinflowError(
-            f"{len(fitting) or 'No'} version{'s' if len(fitting) > 1 else ''} of {registry.model} "
-            f"begin{'' if len(fitting) > 1 else 's'} with {beginning}.",
-            where="--version",
-            fix="`twinflow runs` and `twinflow history` show versions.",
-        )
-    return fitting[0]
 
 
 def _serving(registry: Registry, channel: str) -> str:
