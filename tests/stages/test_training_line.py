@@ -1,0 +1,138 @@
+"""base, encode, finetune, reference and evaluate, one after the other on a tiny real pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from diffusers import StableDiffusion3Pipeline
+from safetensors.torch import load_file
+
+from twinflow_core.data.decode import decode_rgb, fit_square
+from twinflow_core.data.shards import count_rows, read_rows
+from twinflow_core.errors import TwinflowError
+from twinflow_core.evaluation.samples import read_samples
+from twinflow_core.params import Params, load_params
+from twinflow_core.stages.base import base
+from twinflow_core.stages.encode import encode, to_signed
+from twinflow_core.stages.evaluate import evaluate
+from twinflow_core.stages.finetune import finetune
+from twinflow_core.stages.prepare import prepare
+from twinflow_core.stages.raw import raw
+from twinflow_core.stages.reference import reference
+from twinflow_core.training.encoded import EncodedData
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("training line")]
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = (raw, prepare, base, encode, reference, finetune, evaluate)
+
+
+@pytest.fixture(scope="module")
+def params(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Params:
+    document = yaml.safe_load((REPOSITORY / "tests/params.tiny.yaml").read_text())
+    document["base"]["folder"] = str(tiny_pipeline)
+    document["data"]["source"] = str(REPOSITORY / "tests/tiny_shapes")
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return load_params(path)
+
+
+def run_all(params: Params, root: Path) -> Path:
+    root.mkdir(exist_ok=True)
+    for stage in STAGES:
+        stage(params, root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def line(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_all(params, tmp_path_factory.mktemp("line"))
+
+
+def hashes(root: Path) -> dict[str, str]:
+    folders = ("data/encoded", "models/candidate", "eval/reference", "eval/candidate")
+    files = [path for folder in folders for path in sorted((root / folder).rglob("*")) if path.is_file()]
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+
+
+def test_the_same_inputs_give_the_same_bytes(params: Params, line: Path, tmp_path: Path) -> None:
+    assert hashes(run_all(params, tmp_path / "again")) == hashes(line)
+
+
+def test_every_prepared_row_is_encoded_with_its_caption(line: Path) -> None:
+    captions = json.loads((line / "data/encoded/captions.json").read_text())
+    assert captions[0] == ""
+    for split in ("train", "validation"):
+        data = EncodedData.load(line / "data/encoded", split)
+        assert len(data) == count_rows(line / "data/prepared", split)
+        texts = [row.caption for row in read_rows(line / "data/prepared", split)]
+        assert [captions[number] for number in data.caption] == texts
+
+
+def test_latents_and_embeddings_are_what_the_stock_pipeline_makes(line: Path) -> None:
+    pipeline = StableDiffusion3Pipeline.from_pretrained(
+        line / "models/base", text_encoder_3=None, tokenizer_3=None
+    )
+    row = next(read_rows(line / "data/prepared", "train"))
+    image = to_signed(fit_square(decode_rgb(row.image), 32)[None])
+    latent = pipeline.vae.encode(image).latent_dist.mode()
+    expected = (latent - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
+    data = EncodedData.load(line / "data/encoded", "train")
+    assert float((data.latents[0] - expected[0]).abs().max()) < 1e-5
+    embeds, _, pooled, _ = pipeline.encode_prompt(
+        row.caption, None, None, do_classifier_free_guidance=False, max_sequence_length=1
+    )
+    assert float((data.conditioning.prompt_embeds[data.caption[0]] - embeds[0]).abs().max()) < 1e-5
+    assert float((data.conditioning.pooled[data.caption[0]] - pooled[0]).abs().max()) < 1e-5
+
+
+def test_the_candidate_is_a_stock_pipeline_with_changed_weights(line: Path) -> None:
+    pipeline = StableDiffusion3Pipeline.from_pretrained(
+        line / "models/candidate", text_encoder_3=None, tokenizer_3=None
+    )
+    image = pipeline("a red circle", num_inference_steps=1, guidance_scale=0.0, max_sequence_length=1)
+    assert image.images[0].size == (32, 32)
+    name = "transformer/diffusion_pytorch_model.safetensors"
+    before, after = load_file(line / "models/base" / name), load_file(line / "models/candidate" / name)
+    assert before.keys() == after.keys()
+    assert any(not before[key].equal(after[key]) for key in before)
+
+
+def test_metrics_have_the_keys_that_gates_read(line: Path) -> None:
+    metrics = json.loads((line / "eval/candidate/metrics.json").read_text())
+    assert metrics["scorer"] == "distribution"
+    assert metrics["reference"]["nfe"] == 4
+    assert metrics["candidate"].keys() == {"nfe1", "nfe2", "many"}
+    assert metrics["ratio"].keys() == {"score_nfe1", "diversity_nfe1", "score_nfe2", "diversity_nfe2"}
+    ratio = metrics["candidate"]["nfe1"]["score"] / metrics["reference"]["score"]
+    assert metrics["ratio"]["score_nfe1"] == pytest.approx(ratio)
+
+
+def test_models_are_compared_on_the_same_prompts(line: Path) -> None:
+    ours = read_samples(line / "eval/candidate/samples.parquet")
+    theirs = read_samples(line / "eval/reference/samples.parquet")
+    assert {(s.prompt_id, s.prompt, s.sample) for s in ours} == {
+        (s.prompt_id, s.prompt, s.sample) for s in theirs
+    }
+    assert all(math.isnan(s.correct) for s in ours)
+
+
+def test_another_resolution_than_the_models_is_refused(params: Params, line: Path, tmp_path: Path) -> None:
+    wrong = params.model_copy(update={"data": params.data.model_copy(update={"resolution": 64})})
+    (tmp_path / "models").symlink_to(line / "models")
+    with pytest.raises(TwinflowError, match="32-pixel"):
+        encode(wrong, tmp_path)
+    assert not (tmp_path / "data/encoded").exists()
+
+
+def test_a_base_that_is_no_model_is_refused(params: Params, tmp_path: Path) -> None:
+    missing = params.model_copy(update={"base": params.base.model_copy(update={"folder": "nowhere"})})
+    with pytest.raises(TwinflowError, match="no diffusers pipeline"):
+        base(missing, tmp_path)
