@@ -6,15 +6,12 @@ import sys
 import traceback
 from pathlib import Path
 
-import click
 import typer
 
 from twinflow_core.cli import registry_verbs, run_verbs, service_verbs
 from twinflow_core.cli.output import JSON_FLAG, print_error
 from twinflow_core.errors import ExitCode, InfrastructureError, TwinflowError
 from twinflow_core.home import state_home
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="twinflow",
@@ -31,16 +28,10 @@ def main() -> None:
     """Run one verb and exit: 0 done, 1 rejected by a gate, 2 wrong input or set-up, 3 infrastructure."""
     as_json = JSON_FLAG in sys.argv[1:]
     try:
-        code = app(standalone_mode=False)
-        sys.exit(code or ExitCode.DONE)
+        app()
     except TwinflowError as error:
         print_error(error, as_json)
         sys.exit(int(error.code))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(int(ExitCode.WRONG_INPUT))
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
     except Exception as error:
         print_error(_unexpected(error), as_json)
         sys.exit(int(ExitCode.INFRASTRUCTURE))
