@@ -1,6 +1,6 @@
 """How often the champion rule passes, fails or cannot tell, by how much worse a candidate truly is.
 
-    python benchmarks/gate_calibration.py [--trials 2000]
+    python benchmarks/gate_calibration.py [--trials 4000]
 
 Pairs of models are simulated, image by image, and judged by the gates' own bootstrap. A champion is right on 82 %
 of its images, with prompts that differ in difficulty (images of one prompt correlate at 0.4). A candidate shares
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--trials", type=int, default=4000)
     trials = parser.parse_args().trials
     rows = [
         calibrate(each, difference, trials) for each in PROMPTS_PER_TASK for difference in TRUE_DIFFERENCES
