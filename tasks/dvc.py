@@ -142,7 +142,7 @@ def _stage_graph(tree: Path) -> dict[str, list[str]]:
             name: [maker for out, maker in makers for dep in stage["deps"] if Path(dep).is_relative_to(out)]
             for name, stage in stages.items()
         }
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
         raise _not_a_dag(tree, error) from None
 
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,46 @@ def test_a_second_run_has_nothing_to_do_within_seconds(
     assert "Nothing to do" in done.stdout
     assert first["id"] in done.stdout
     assert time.monotonic() - start < 20
+
+
+def test_a_served_schedule_runs_the_flow(clone: Path, first: dict[str, Any], env: dict[str, str]) -> None:
+    serving = subprocess.Popen(
+        [str(TWINFLOW), "serve", "--cron", "0 3 1 1 *"],
+        cwd=clone,
+        env={**os.environ, **env, "PYTHONPATH": str(clone)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    prefect = [str(TWINFLOW.with_name("prefect")), "deployment"]
+    try:
+        deployment = wait_for(lambda: call([*prefect, "inspect", "retrain/scheduled"], clone, env), 60)
+        assert "CANCEL_NEW" in deployment
+        assert "0 3 1 1 *" in deployment
+        said = call([*prefect, "run", "retrain/scheduled", "--watch"], clone, env)
+        assert "Nothing to do" in said or "Completed" in said
+    finally:
+        serving.terminate()
+        serving.wait(timeout=60)
+    # The schedule outlives the process that served it.
+    assert "paused: True" not in call([*prefect, "inspect", "retrain/scheduled"], clone, env)
+
+
+def call(command: list[str], clone: Path, env: dict[str, str]) -> str:
+    """The output of a command, empty if it failed."""
+    done = subprocess.run(
+        command, cwd=clone, env={**os.environ, **env}, capture_output=True, text=True, timeout=180
+    )
+    return done.stdout if done.returncode == 0 else ""
+
+
+def wait_for(attempt: Callable[[], str], seconds: float) -> str:
+    """The first answer that is not empty."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := attempt():
+            return answer
+        time.sleep(0.5)
+    raise AssertionError("no answer in time")
 
 
 def test_what_was_promoted_draws_the_same_image_twice(
