@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
 
@@ -37,4 +40,9 @@ def pipeline_class(folder: Path) -> str:
 
 def load_backbone(folder: Path) -> Sd3Backbone:
     """Load the pipeline in `folder` behind its family's backbone; refuses what `pipeline_class` refuses."""
+    # Their notices repeat whole batches of captions; the encode stage says in one line what is cut.
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     return FAMILIES[pipeline_class(folder)].load(folder)

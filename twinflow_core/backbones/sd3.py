@@ -97,7 +97,7 @@ class Sd3Backbone:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
-        """Embeddings of the prompts through the pipeline's own text encoders."""
+        """Embeddings of the prompts through the pipeline's own text encoders, which cut what is too long."""
         embeds, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=prompts,
             prompt_2=None,
@@ -107,6 +107,11 @@ class Sd3Backbone:
             max_sequence_length=T5_TOKENS if self.pipeline.text_encoder_3 else ZERO_STATES,
         )
         return Conditioning(embeds, pooled)
+
+    def too_long(self, prompts: list[str]) -> int:
+        """How many prompts have more tokens than the first text encoder reads."""
+        lengths = map(len, self.pipeline.tokenizer(prompts).input_ids)
+        return sum(length > self.pipeline.tokenizer_max_length for length in lengths)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:

@@ -82,7 +82,9 @@ def generate_images(
             keys = [evaluation_key(prompts[i], k) for i, k in batch]
             noises = [image_noise(seed, key, evaluations, backbone.latent_shape) for key in keys]
             rows = torch.tensor([i for i, _ in batch])
-            latents = sampler(torch.from_numpy(np.stack(noises, axis=1)), conditioning[rows])
+            # A copy in torch's own memory: NumPy's alignment varies, and with it the last bits of a convolution.
+            stacked = torch.from_numpy(np.stack(noises, axis=1)).clone()
+            latents = sampler(stacked, conditioning[rows])
             images.append(to_pixels(backbone.decode_latents(latents)))
             reporter.update(first + len(batch))
     return np.concatenate(images)

@@ -43,6 +43,7 @@ def encode(params: Params, root: Path) -> None:
         for split in SPLITS:
             rows = _encode_images(backbone, root / "data/prepared", split, params, numbers)
             save_file(rows, output / f"{split}.safetensors")
+        _say_what_is_cut(backbone, list(numbers))
         conditioning = _encode_captions(backbone, list(numbers), params.encode.batch_size)
         save_file(
             {"prompt_embeds": conditioning.prompt_embeds, "pooled_prompt_embeds": conditioning.pooled},
@@ -79,9 +80,16 @@ def _encode_captions(backbone: Sd3Backbone, captions: list[str], batch_size: int
     return Conditioning.cat(parts)
 
 
+def _say_what_is_cut(backbone: Sd3Backbone, captions: list[str]) -> None:
+    cut = backbone.too_long(captions)
+    if cut:
+        read = backbone.pipeline.tokenizer_max_length
+        print(f"{cut} of {len(captions)} captions are cut to the {read} tokens that the text encoder reads.")
+
+
 def to_signed(images: np.ndarray) -> Tensor:
     """uint8 [B, H, W, 3] as float32 [B, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 if __name__ == "__main__":

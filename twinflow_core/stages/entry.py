@@ -11,7 +11,6 @@ from pathlib import Path
 from twinflow_core.errors import TwinflowError
 from twinflow_core.params import PARAMS_FILE, Params, load_params
 
-
 # A parent cannot see this process's exit code: DVC stands between them and has codes of its own.
 ERROR_FILE_VARIABLE = "TWINFLOW_ERROR_FILE"
 
