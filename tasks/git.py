@@ -62,12 +62,12 @@ def require_repository(root: Path) -> None:
     Raises:
         TwinflowError: it is not.
     """
-    top = git(root, "rev-parse", "--show-toplevel", check=False)
-    if not top or Path(top).resolve() != root.resolve():
+    top = git(root, "rev-parse", "--show-toplevel")
+    if Path(top).resolve() != root.resolve():
         raise TwinflowError(
-            "This folder is not the top of a git repository.",
-            where=str(root),
-            fix="Clone the pipeline with git (or run `git init` and commit it) and run it there.",
+            "This folder lies inside a git repository but is not its top.",
+            where=f"{root}, in {top}",
+            fix="Run twinflow in a clone of its own.",
         )
 
 

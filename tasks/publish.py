@@ -88,7 +88,9 @@ def publish_record(run: Run) -> None:
         bundle = Path(folder) / "code.bundle"
         git(run.root, "bundle", "create", "--quiet", str(bundle), f"refs/heads/{run.snapshot.branch}")
         run.store.put_file(run_key(run.record.id, bundle.name), bundle)
-    for name, document in (("environment.json", environment()), ("speed.json", run.record.speed)):
+    stages = {stage.name: {"outcome": stage.outcome, "seconds": stage.seconds} for stage in run.record.stages}
+    speed = {"machine": machine(), "stages": stages, **run.record.speed}
+    for name, document in (("environment.json", environment()), ("speed.json", speed)):
         run.store.put(run_key(run.record.id, name), _json(document))
     # Paths of this machine mean nothing elsewhere: the bucket's copy names the objects beside it.
     portable = replace(run.record, report="report.html", grid="grid.png", log=LOG_FILE)

@@ -120,7 +120,7 @@ def test_a_repository_without_a_commit(tmp_path: Path) -> None:
 
 
 def test_no_repository_and_no_git(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TwinflowError, match="not the top"):
+    with pytest.raises(TwinflowError, match="not its top"):
         require_repository(root / "assets")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TwinflowError, match="git is not installed"):

@@ -1,0 +1,33 @@
+"""prefect.yaml gives a worker the deployments that `twinflow serve` holds itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline_clone import REPOSITORY, TWINFLOW
+from twinflow_core.local.services import Services
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+
+
+def test_a_worker_pool_takes_the_deployments(services: Services, tmp_path: Path) -> None:
+    env = {**os.environ, **services.environment(), "TWINFLOW_ROOT": str(REPOSITORY)}
+
+    def prefect(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [TWINFLOW.with_name("prefect"), "--no-prompt", *arguments]
+        return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
+
+    assert prefect("work-pool", "create", "twinflow", "--type", "process", "--overwrite").returncode == 0
+    for name in ("retrain/scheduled", "promote/by-hand", "rollback/by-hand"):
+        # The exit code is no help: see the note in prefect.yaml.
+        assert "successfully created" in " ".join(prefect("deploy", "--name", name).stdout.split())
+    scheduled = prefect("deployment", "inspect", "retrain/scheduled").stdout
+    assert "0 3 * * *" in scheduled
+    assert "CANCEL_NEW" in scheduled
+    assert "flows/retrain.py:retrain" in scheduled
+    for name in ("promote/by-hand", "rollback/by-hand"):
+        assert "flows/promote.py" in prefect("deployment", "inspect", name).stdout
