@@ -92,7 +92,7 @@ class ShapesDetector:
         """How far each pixel of the region lies from the ground to the region's colour, in [0, 1]."""
         ground = np.asarray(BACKGROUND, dtype=np.float64)
         axis = color - ground
-        alpha = (pixels - ground) @ axis / max(axis @ axis, 1e-9)
+        alpha = (pixels - ground) @ axis / max(float(axis @ axis), 1e-9)
         # The faint rim of an antialiased edge lies just outside the region.
         return np.where(ndimage.binary_dilation(region), alpha.clip(0, 1), 0.0)
 
@@ -107,7 +107,7 @@ class ShapesDetector:
         for top in {rows.start, max(0, rows.start - 1)}:
             inside = alpha[top : rows.stop, columns]
             height, width = inside.shape
-            aspect = min(1.0, min(height, width) / max(height, width) / FULL_ASPECT)
+            aspect = min(1.0, min(height / width, width / height) / FULL_ASPECT)
             box = (float(columns.start), float(top), float(columns.stop), float(rows.stop))
             for shape in SHAPES:
                 outline = _outline(shape, height, width)

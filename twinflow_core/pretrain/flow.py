@@ -22,7 +22,7 @@ Milestone = Callable[[SD3Transformer2DModel, int], None]
 
 
 def flow_loss(
-    model: torch.nn.Module, batch: Batch, layout_weight: float
+    model: Callable[..., tuple[torch.Tensor, torch.Tensor]], batch: Batch, layout_weight: float
 ) -> tuple[torch.Tensor, float, float]:
     """The loss to minimise, and its two parts: mean squared velocity error, layout cross-entropy."""
     t = batch.t[:, None, None, None]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import nn
@@ -69,8 +70,9 @@ class Muon(torch.optim.Optimizer):
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            buffer = state["momentum"].lerp_(parameter.grad, 1 - momentum)
-            direction = parameter.grad.lerp(buffer, momentum)
+            gradient = cast(torch.Tensor, parameter.grad)
+            buffer = state["momentum"].lerp_(gradient, 1 - momentum)
+            direction = gradient.lerp(buffer, momentum)
             directions.append(direction if direction.shape[0] <= direction.shape[1] else direction.mT)
         for parameter, update in zip(parameters, orthogonalise(torch.stack(directions)), strict=True):
             rows, columns = parameter.shape

@@ -52,8 +52,8 @@ class FlowRecipe(_Strict):
     task_weights: tuple[float, ...] = Field(
         (0.07, 0.12, 0.2, 0.13, 0.22, 0.26), description="share of each of the six tasks, in their order"
     )
-    steps: int = Field(9_000, ge=1, description="length of the whole run, decay included")
-    decay: int = Field(1500, ge=0, description="last steps, over which the rates fall to zero")
+    steps: int = Field(6_800, ge=1, description="length of the whole run, decay included")
+    decay: int = Field(1600, ge=0, description="last steps, over which the rates fall to zero")
     warmup: int = Field(100, ge=0)
     batch: int = Field(64, ge=4)
     muon_lr: float = Field(0.01, ge=0, description="rate of the hidden matrices; 0: AdamW trains them too")

@@ -24,6 +24,7 @@ from twinflow_core.data.shapes_world import (
     SHAPES,
     TASKS,
     Content,
+    Task,
     captions,
     is_held_out,
 )
@@ -76,7 +77,7 @@ def _kept_back(content: Content, lead: str) -> bool:
     """Whether a text is a held-out caption of one of the tasks, under this lead or without one."""
     colored = [color for _, color in content.objects if color]
     if len(content.objects) == 1:
-        task = "colors" if colored else "single_object"
+        task: Task = "colors" if colored else "single_object"
     elif len(colored) == 1 or (colored and content.relation):
         return False
     else:

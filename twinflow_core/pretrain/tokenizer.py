@@ -14,12 +14,11 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 def world_words() -> list[str]:
     """Every word of the world's captions, sorted."""
-    texts = (c.caption(lead) for task in TASKS for held in (False, True) for c, lead in _pool(task, held))
+    said = [
+        pair for task in TASKS for held_out in (False, True) for pair in captions(task, held_out=held_out)
+    ]
+    texts = (content.caption(lead) for content, lead in said)
     return sorted({word for text in texts for word in text.split()})
-
-
-def _pool(task: str, held_out: bool) -> tuple:
-    return captions(task, held_out=held_out)  # type: ignore[arg-type]
 
 
 def build_tokenizer(max_length: int) -> CLIPTokenizer:
