@@ -81,6 +81,8 @@ class Sd3Backbone:
     def save(self, folder: Path) -> None:
         """Write a stock diffusers folder, and beside it the sidecar that few-step sampling does not need."""
         self.pipeline.save_pretrained(folder)
+        for path in folder.rglob("*.json"):
+            _forget_where_it_came_from(path)
         (folder / SIDECAR).parent.mkdir()
         save_file(self.velocity.target_time.state_dict(), folder / SIDECAR)
 
@@ -126,3 +128,10 @@ class Sd3Backbone:
         vae = self.pipeline.vae
         raw = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
         return (vae.decode(raw, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
+
+
+def _forget_where_it_came_from(path: Path) -> None:
+    """Drop the folder that diffusers notes in every config it loads: the same weights must give the same bytes."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(document, dict) and document.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
