@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import signal
 import sys
@@ -16,6 +17,7 @@ from twinflow_core.errors import InfrastructureError, TwinflowError
 from twinflow_core.home import state_home
 
 INTERRUPTED = 130
+PR_SET_PDEATHSIG = 1
 
 
 Work = Callable[[argparse.Namespace], tuple[Any, int]]
@@ -33,6 +35,7 @@ def run_command(parser: argparse.ArgumentParser, work: Work) -> None:
     options = parser.parse_args()
     # As Ctrl-C: running children are ended and the run's tree is removed on the way out.
     signal.signal(signal.SIGTERM, _interrupt)
+    _end_with_parent()
     try:
         document, code = work(options)
     except KeyboardInterrupt:
@@ -45,6 +48,12 @@ def run_command(parser: argparse.ArgumentParser, work: Work) -> None:
     if options.result is not None:
         options.result.write_text(json.dumps(document, default=str), encoding="utf-8")
     sys.exit(int(code))
+
+
+def _end_with_parent() -> None:
+    """On Linux, have this process told to end when the command that started it is killed outright."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -42,7 +42,7 @@ def make_clone(clone: Path) -> Path:
 
 
 def twinflow(
-    clone: Path, *arguments: str, env: dict[str, str] | None = None, timeout: float = 300
+    clone: Path, *arguments: str, env: dict[str, str] | None = None, timeout: float = 900
 ) -> subprocess.CompletedProcess[str]:
     """Run `twinflow <arguments>` in a clone, on one core a process."""
     return subprocess.run(

@@ -231,7 +231,7 @@ def test_of_two_runs_at_once_one_works_and_one_has_nothing_to_do(
         )
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=300) for process in both]
+    said = [process.communicate(timeout=900) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     documents = [json.loads(out) for out, _ in said]
     assert sorted(document["nothing_to_do"] for document in documents) == [False, True]
@@ -255,7 +255,7 @@ def test_one_image_more_retrains_and_an_interruption_leaves_nothing(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not stage_processes(clone, "finetune") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert stage_processes(clone, "finetune")
@@ -309,7 +309,7 @@ def test_dvc_alone_gives_the_lock_of_a_run(
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert yaml.safe_load((tree / "dvc.lock").read_text()) == yaml.safe_load(lock)
