@@ -1,6 +1,6 @@
 """How many times the images a second: ONNX Runtime at 1 NFE against the base in torch at its many guided steps.
 
-    python benchmarks/one_step_speed.py [--model assets/base] [--batch 16] [--rounds 5]
+    python benchmarks/one_step_speed.py [--model assets/base] [--package export] [--batch 16] [--rounds 5]
 
 From prompt embeddings to uint8 pixels, same batch, same threads, in one run; the ways take turns, so that other
 work on the machine slows all of them alike. Random weights would do: no figure depends on what is drawn.
@@ -26,42 +26,47 @@ from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
-from twinflow_core.export.package import build_package
+from twinflow_core.export.layout import plan_graphs, write_graphs
 from twinflow_core.noise import image_noise
 from twinflow_core.params import PARAMS_FILE, load_params
-from twinflow_core.runtime.generator import Generator, PromptEmbeddings
 from twinflow_core.runtime.generator import to_pixels as served_pixels
+from twinflow_core.runtime.package import generator_graph
+from twinflow_core.runtime.providers import CPU
 from twinflow_core.runtime.sessions import GraphSession
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks/results/one_step_speed.json"
 PROMPT = "a red circle above a blue square"
+GRAPHS = (generator_graph(1), "transformer/model.onnx")
 TARGET = 50.0
 
 Way = Callable[[], object]
 
 
 def whole_path(
-    backbone: Sd3Backbone, generator: Generator, batch: int, steps: int, guidance: float
+    backbone: Sd3Backbone, session: GraphSession, batch: int, steps: int, guidance: float
 ) -> dict[str, Way]:
     """The ways from embeddings and noise to pixels, by name."""
     conditioning = backbone.encode_prompts([PROMPT] * batch)
-    embeddings = PromptEmbeddings(conditioning.prompt_embeds.numpy(), conditioning.pooled.numpy())
-    noises = np.stack([image_noise(0, str(row), 1, backbone.latent_shape) for row in range(batch)])
-    in_torch = torch.from_numpy(noises.swapaxes(0, 1).copy())
+    noises = np.stack([image_noise(0, str(row), 1, backbone.latent_shape) for row in range(batch)], axis=1)
+    in_torch = torch.from_numpy(noises)
+    inputs = {
+        "noises": noises,
+        "prompt_embeds": conditioning.prompt_embeds.numpy(),
+        "pooled_prompt_embeds": conditioning.pooled.numpy(),
+    }
     many, few = many_step_sampler(backbone, steps, guidance), few_step_sampler(backbone)
     return {
         "base_torch": lambda: to_pixels(backbone.decode_latents(many(in_torch, conditioning))),
         "one_step_torch": lambda: to_pixels(backbone.decode_latents(few(in_torch, conditioning))),
-        "one_step_onnx": lambda: served_pixels(generator.render(noises, embeddings)),
+        "one_step_onnx": lambda: served_pixels(session.run(inputs)[0]),
     }
 
 
-def denoiser(backbone: Sd3Backbone, package: Path, batch: int, steps: int, threads: int) -> dict[str, Way]:
+def denoiser(backbone: Sd3Backbone, session: GraphSession, batch: int, steps: int) -> dict[str, Way]:
     """The network alone: one evaluation in ONNX Runtime, and all of a guided sampling in torch."""
     conditioning = backbone.encode_prompts([PROMPT] * batch)
     x = torch.randn(batch, *backbone.latent_shape)
-    session = GraphSession(package / "transformer/model.onnx", "CPUExecutionProvider", threads)
     inputs = {
         "hidden_states": x.numpy(),
         "encoder_hidden_states": conditioning.prompt_embeds.numpy(),
@@ -94,7 +99,7 @@ def take_turns(ways: dict[str, Way], rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def measure(model: Path, batch: int, rounds: int, threads: int) -> dict[str, Any]:
+def measure(model: Path, package: Path | None, batch: int, rounds: int, threads: int) -> dict[str, Any]:
     """The whole document that is written: figures, settings, machine."""
     params = load_params(ROOT / PARAMS_FILE)
     steps, guidance = params.reference.steps, params.reference.guidance
@@ -102,11 +107,10 @@ def measure(model: Path, batch: int, rounds: int, threads: int) -> dict[str, Any
     machine = machine_fingerprint()
     backbone = load_backbone(model)
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder)
-        build_package(backbone, package, [1], params.export.opset)
-        generator = Generator.from_folder(package, "cpu", threads=threads)
-        ways = whole_path(backbone, generator, batch, steps, guidance)
-        ways |= denoiser(backbone, package, batch, steps, threads)
+        graphs = package or _export(backbone, Path(folder), params.export.opset)
+        one_step, transformer = (GraphSession(graphs / name, CPU, threads) for name in GRAPHS)
+        ways = whole_path(backbone, one_step, batch, steps, guidance)
+        ways |= denoiser(backbone, transformer, batch, steps)
         seconds = take_turns(ways, rounds)
     ratio = seconds["base_torch"] / seconds["one_step_onnx"]
     return {
@@ -127,16 +131,23 @@ def measure(model: Path, batch: int, rounds: int, threads: int) -> dict[str, Any
     }
 
 
+def _export(backbone: Sd3Backbone, folder: Path, opset: int) -> Path:
+    plans = [plan for plan in plan_graphs(backbone, [1]) if plan.path in GRAPHS]
+    write_graphs(folder, plans, opset, lambda done: print(f"exported {done} of {len(plans)}", flush=True))
+    return folder
+
+
 def main() -> None:
     """Measure, print, and write benchmarks/results/one_step_speed.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=ROOT / "assets/base")
+    parser.add_argument("--package", type=Path, help="exported from the model; else it is exported now")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    result = measure(given.model, given.batch, given.rounds, given.threads)
+    result = measure(given.model, given.package, given.batch, given.rounds, given.threads)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=2) + "\n"
     given.out.write_text(text, encoding="utf-8")
