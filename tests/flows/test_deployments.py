@@ -22,12 +22,12 @@ def test_a_worker_pool_takes_the_deployments(services: Services, tmp_path: Path)
         return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
 
     assert prefect("work-pool", "create", "twinflow", "--type", "process", "--overwrite").returncode == 0
-    for name in ("retrain/scheduled", "promote/by-hand", "rollback/by-hand"):
+    for name in ("retrain/worker-scheduled", "promote/worker-by-hand", "rollback/worker-by-hand"):
         # The exit code is no help: see the note in prefect.yaml.
         assert "successfully created" in " ".join(prefect("deploy", "--name", name).stdout.split())
-    scheduled = prefect("deployment", "inspect", "retrain/scheduled").stdout
+    scheduled = prefect("deployment", "inspect", "retrain/worker-scheduled").stdout
     assert "0 3 * * *" in scheduled
     assert "CANCEL_NEW" in scheduled
     assert "flows/retrain.py:retrain" in scheduled
-    for name in ("promote/by-hand", "rollback/by-hand"):
+    for name in ("promote/worker-by-hand", "rollback/worker-by-hand"):
         assert "flows/promote.py" in prefect("deployment", "inspect", name).stdout

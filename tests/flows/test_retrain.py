@@ -119,16 +119,16 @@ def test_a_served_schedule_runs_the_flow(clone: Path, first: dict[str, Any], env
     )
     prefect = [str(TWINFLOW.with_name("prefect")), "deployment"]
     try:
-        deployment = wait_for(lambda: call([*prefect, "inspect", "retrain/scheduled"], clone, env), 60)
+        deployment = wait_for(lambda: call([*prefect, "inspect", "retrain/scheduled"], clone, env), 120)
         assert "CANCEL_NEW" in deployment
         assert "0 3 1 1 *" in deployment
         said = call([*prefect, "run", "retrain/scheduled", "--watch"], clone, env)
-        assert "Nothing to do" in said or "Completed" in said
+        assert "Nothing to do" in said
     finally:
         serving.terminate()
         serving.wait(timeout=60)
     # The schedule outlives the process that served it.
-    assert "paused: True" not in call([*prefect, "inspect", "retrain/scheduled"], clone, env)
+    assert "'paused': False" in call([*prefect, "inspect", "retrain/scheduled"], clone, env)
 
 
 def call(command: list[str], clone: Path, env: dict[str, str]) -> str:
