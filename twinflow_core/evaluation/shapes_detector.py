@@ -22,6 +22,11 @@ MIN_CONTRAST = 16.0
 MIN_AREA = 20
 # A box this much longer than wide, or wider than long, is no drawn shape; below it the score falls in proportion.
 FULL_ASPECT = 0.8
+# Pixels that an outline covers by less than this from a half are its border, and left out of the overlap, as Pascal VOC
+# leaves out borders: at ten pixels a shape's border is a third of it.
+PARTLY = 0.35
+# Pixels further than this (CIE76) from a region's median colour belong to something else that touches it.
+SAME_COLOR = 20.0
 
 
 @cache
@@ -77,14 +82,14 @@ class ShapesDetector:
         core = ndimage.binary_erosion(region)
         if region.sum() < MIN_AREA or not core.any():
             return None
-        distance = np.linalg.norm(lab[core][:, None] - _palette_lab(), axis=2)
-        color = int(np.argmin(np.linalg.norm(np.median(lab[core], axis=0) - _palette_lab(), axis=1)))
-        purity = float(np.mean(np.argmin(distance, axis=1) == color))
+        middle = np.median(lab[core], axis=0)
+        color = int(np.argmin(np.linalg.norm(middle - _palette_lab(), axis=1)))
+        purity = float(np.mean(np.linalg.norm(lab[core] - middle, axis=1) < SAME_COLOR))
         alpha = self._alpha(pixels, region, np.median(pixels[core], axis=0))
         mask = alpha > 0.5
         if mask.sum() < MIN_AREA:
             return None
-        shape, overlap, box_found = self._fit(alpha)
+        shape, overlap, box_found = self._fit(mask)
         return Detection(shape, purity * overlap, box_found, mask, COLORS[color])
 
     @staticmethod
@@ -97,21 +102,23 @@ class ShapesDetector:
         return np.where(ndimage.binary_dilation(region), alpha.clip(0, 1), 0.0)
 
     @staticmethod
-    def _fit(alpha: np.ndarray) -> tuple[str, float, tuple[float, float, float, float]]:
-        """The shape whose outline overlaps best, the overlap (soft IoU, less for odd boxes), and the box.
+    def _fit(mask: np.ndarray) -> tuple[str, float, tuple[float, float, float, float]]:
+        """The shape whose outline overlaps best, the overlap (IoU inside and outside the border, less for odd boxes), and the box.
 
-        A triangle's tip covers too little of its pixel to be seen, so one row more at the top is tried as well.
+        A triangle's tip covers less than half of its pixels, so up to two rows more at the top are tried as well.
         """
-        rows, columns = ndimage.find_objects((alpha > 0.25).astype(int))[0]
+        rows, columns = ndimage.find_objects(mask.astype(int))[0]
         fits = []
-        for top in {rows.start, max(0, rows.start - 1)}:
-            inside = alpha[top : rows.stop, columns]
+        for top in {max(0, rows.start - more) for more in range(3)}:
+            inside = mask[top : rows.stop, columns]
             height, width = inside.shape
             aspect = min(1.0, min(height / width, width / height) / FULL_ASPECT)
             box = (float(columns.start), float(top), float(columns.stop), float(rows.stop))
             for shape in SHAPES:
                 outline = _outline(shape, height, width)
-                overlap = np.minimum(inside, outline).sum() / np.maximum(inside, outline).sum()
+                told = np.abs(outline - 0.5) > PARTLY
+                drawn = outline > 0.5
+                overlap = (inside & drawn & told).sum() / max(1, ((inside | drawn) & told).sum())
                 fits.append((float(overlap) * aspect, shape, box))
         score, shape, box = max(fits)
         return shape, score, box
