@@ -36,7 +36,7 @@ def test_a_tiny_base_is_trained_written_and_warm_starts(
 ) -> None:
     monkeypatch.setattr(run, "_MILESTONE_STEPS", 2)
     monkeypatch.setattr(run, "_MILESTONE_PROMPTS", 1)
-    monkeypatch.setattr(run, "SCORE", run.ScoreSetting(prompts=1, steps=2))
+    monkeypatch.setattr(run, "SCORE", run.ScoreSetting(prompts=1, steps=2, each=1))
     lines: list[str] = []
     record = run.pretrain(TINY, tmp_path / "base", lines.append)
     assert json.loads((tmp_path / "base" / "recipe.json").read_text()) == record
@@ -46,6 +46,8 @@ def test_a_tiny_base_is_trained_written_and_warm_starts(
     assert base.transformer.dtype == torch.float32
     again = run.pretrain(TINY, tmp_path / "next", lines.append, warm_start=tmp_path / "base")
     assert again["steps"] == 4
+    for config in (tmp_path / "next").rglob("*.json"):
+        assert str(tmp_path) not in config.read_text()
 
 
 def test_work_inside_the_output_is_refused(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class ShapesDetector:
 
     @staticmethod
     def _fit(mask: np.ndarray) -> tuple[str, float, tuple[float, float, float, float]]:
-        """The shape whose outline overlaps best, the overlap (IoU inside and outside the border, less for odd boxes), and the box.
+        """The shape whose outline overlaps best, the overlap (border left out, less for odd boxes), the box.
 
         A triangle's tip covers less than half of its pixels, so up to two rows more at the top are tried as well.
         """

@@ -33,6 +33,8 @@ def assemble(
         transformer: the denoiser.
         shift: the sampler's time shift; 1 steps evenly, above 1 takes more steps near noise.
     """
+    # Where the autoencoder was loaded from would otherwise be written into its config.
+    vae.register_to_config(_name_or_path="")
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),

@@ -68,7 +68,7 @@ class FlowRecipe(_Strict):
         0.1, ge=0, description="weight of the layout loss on inner features; 0: none"
     )
     layout_block: int = Field(3, ge=0, description="block whose image features the layout is read from")
-    guidance: float = Field(3.0, ge=1, description="scale the score is measured at")
+    guidance: float = Field(2.5, ge=1, description="scale the score is measured at")
     shift: float = Field(1.0, gt=0, description="time shift of the sampler; above 1: more steps near noise")
     score_every: int = Field(1500, ge=1)
     save_every: int = Field(500, ge=1)

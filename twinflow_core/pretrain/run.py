@@ -31,10 +31,11 @@ _VAE_SEED, _MILESTONE_STEPS, _MILESTONE_PROMPTS = 1, 20, 16
 
 @dataclass(frozen=True)
 class ScoreSetting:
-    """What the recorded score is measured with: prompts of each task, and steps."""
+    """What the recorded score is measured with: prompts of each task, steps, pictures of each prompt."""
 
     prompts: int = 60
     steps: int = 50
+    each: int = 4
 
 
 SCORE = ScoreSetting()
@@ -103,7 +104,7 @@ def pretrain(
 def make_record(recipe: Recipe, base: Path, trainer: FlowTrainer) -> dict[str, Any]:
     """What `recipe.json` says of a finished base, its scores measured on the folder as it was written."""
     recent = np.asarray([error for _, error, _ in trainer.losses[-100:]])
-    many = score_base(load_base(base), SCORE.prompts, SCORE.steps, recipe.flow.guidance)
+    score = score_base(load_base(base), SCORE.prompts, SCORE.steps, recipe.flow.guidance, SCORE.each)
     return {
         "recipe": recipe.model_dump(mode="json"),
         "steps": trainer.step,
@@ -111,7 +112,7 @@ def make_record(recipe: Recipe, base: Path, trainer: FlowTrainer) -> dict[str, A
         "machine": f"{os.cpu_count()} CPU cores",
         "velocity_error": round(float(recent.mean()), 4) if len(recent) else None,
         "sampler": {"steps": SCORE.steps, "guidance": recipe.flow.guidance, "shift": recipe.flow.shift},
-        "score": many.as_dict(),
+        "score": score.as_dict(),
     }
 
 

@@ -62,7 +62,12 @@ def generate(
 
 
 def score_base(
-    pipeline: StableDiffusion3Pipeline, count_per_task: int, steps: int, guidance: float, seed: int = 0
+    pipeline: StableDiffusion3Pipeline,
+    count_per_task: int,
+    steps: int,
+    guidance: float,
+    each: int = 1,
+    seed: int = 0,
 ) -> BaseScore:
     """Draw held-out prompts and judge the pictures.
 
@@ -71,9 +76,10 @@ def score_base(
         count_per_task: held-out prompts of each task, as far as there are.
         steps: of the sampler; with guidance each step costs two evaluations.
         guidance: scale; 1 for none.
+        each: pictures of each prompt; GenEval draws four.
         seed: of the prompts and the noise.
     """
-    prompts = evaluation_prompts(count_per_task, seed)
+    prompts = [record for record in evaluation_prompts(count_per_task, seed) for _ in range(each)]
     images = generate(pipeline, [record["prompt"] for record in prompts], steps, guidance, seed)
     return judge(prompts, images)
 
