@@ -265,15 +265,6 @@ class Registry:
                 fix="Judge the candidate again.",
             )
 
-    def _require_intact(self, version: str) -> None:
-        problems = self.verify(version)
-        if problems:
-            raise StoredObjectDamaged(
-                f"Version {version[:12]} is not intact: {problems[0]}",
-                where=f"{self.store.address(self._prefix)} ({len(problems)} problem(s))",
-                fix="Publish it again, which heals it, or choose another version.",
-            )
-
     def _channel(self, name: str) -> Channel:
         require_name("channel", name)
         return Channel(self.store, f"{self._prefix}/channels/{name}")
