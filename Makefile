@@ -39,8 +39,10 @@ $(STAMP): requirements.lock pyproject.toml
 retrain: $(STAMP)
 	@$(BIN)/twinflow retrain
 
+# The end-to-end tests build on each other in one clone, so they run in order and alone.
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations 15
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/flows
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/flows --durations 10
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks

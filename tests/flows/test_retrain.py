@@ -244,6 +244,8 @@ def test_of_two_runs_at_once_one_works_and_one_has_nothing_to_do(
 def test_one_image_more_retrains_and_an_interruption_leaves_nothing(
     clone: Path, first: dict[str, Any], photos: Path, env: dict[str, str]
 ) -> None:
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    assert params["data"]["source"] == "data/photos", "the test before this one has trained on the photos"
     pixels, caption, _ = next(iter(render_dataset(1, 99)))
     Image.fromarray(pixels).save(photos / "new.png")
     (photos / "new.txt").write_text(caption)
