@@ -113,7 +113,9 @@ class Rule(Section):
     """One rule of a gate: a metric, a bound on it, and what happens when it is missed.
 
     `min`/`max` bound the value itself. `champion_margin` makes it a non-inferiority rule: the candidate may
-    be worse than the champion by at most this much (absolute, in the metric's unit), at `confidence`.
+    be worse than the champion by at most this much (absolute, in the metric's unit). Where the metric has an
+    interval, that decides, at `confidence`; a bound can ask for the value alone by `decide_on: value`.
+    `slices` holds the rule against each of these groups of prompts (`reduce: worst`) or their mean.
     """
 
     id: str
@@ -123,6 +125,9 @@ class Rule(Section):
     champion_margin: Annotated[float, Field(ge=0.0)] | None = None
     better: Literal["higher", "lower"] = "higher"
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    decide_on: Literal["interval", "value"] = "interval"
+    slices: tuple[str, ...] | None = Field(default=None, min_length=1)
+    reduce: Literal["worst", "mean"] = "worst"
     severity: Literal["required", "warn"] = "required"
 
     @model_validator(mode="after")
@@ -144,6 +149,9 @@ class GatesParams(Section):
 
     mode: Literal["enforce", "dry-run"]
     on_no_champion: Literal["promote", "needs-approval", "reject"]
+    on_inconclusive: Literal["needs-approval", "reject"]
+    most_prompts_per_task: Positive
+    most_images_per_prompt: Annotated[int, Field(ge=2)]
     resamples: Annotated[int, Field(ge=100)]
     quality: QualityGate
     serving: tuple[Rule, ...] = Field(min_length=1)

@@ -33,6 +33,7 @@ def sample_table(
                             "model": model,
                             "setting": setting,
                             "task": task,
+                            "slice": "odd" if index % 2 else "even",
                             "prompt_id": prompt_id,
                             "prompt": f"a photo of {prompt_id}",
                             "sample": sample,

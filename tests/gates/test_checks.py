@@ -12,6 +12,7 @@ from twinflow_core.gates.checks import check_rules, rules_of
 from twinflow_core.params import Params, load_params
 
 REPOSITORY = Path(__file__).parents[2]
+SLICED = {"id": "a", "metric": "candidate.nfe1.score", "min": 0}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,23 @@ def test_the_default_rules_are_in_order(params: Params) -> None:
         ),
         ("shapes", [{"id": "a", "metric": "reference.score", "champion_margin": 0.1}], "no interval", ""),
         ("shapes", [{"id": "a", "metric": "ratio.score_nfe1", "champion_margin": 0.1}], "no interval", ""),
+        ("shapes", [{**SLICED, "slices": ["countin"]}], "a slice `countin`", "counting"),
+        ("shapes", [{**SLICED, "slices": ["zzz"]}], "a slice `zzz`", "seen pair"),
+        ("shapes", [{**SLICED, "slices": ["counting", "unseen pair"]}], "overlap", "either tasks"),
+        ("shapes", [{**SLICED, "slices": ["counting", "counting"]}], "overlap", "once"),
+        (
+            "shapes",
+            [{**SLICED, "metric": "candidate.nfe1.tasks.counting", "slices": ["unseen pair"]}],
+            "a slice `unseen pair`",
+            "seen pair",
+        ),
+        (
+            "shapes",
+            [{"id": "a", "metric": "ratio.diversity_nfe1", "min": 0, "slices": ["counting"]}],
+            "no slices",
+            "Remove",
+        ),
+        ("distribution", [{**SLICED, "slices": ["captions"]}], "no slices", "evaluate.scorer"),
     ],
 )
 def test_names_the_key_and_what_to_do(
@@ -88,6 +106,15 @@ def test_resamples_must_suffice_for_the_whole_family(params: Params) -> None:
         check_rules(with_rules(params, "shapes", rules, resamples=250))
     least = int(caught.value.fix.split()[-1].rstrip("."))
     check_rules(with_rules(params, "shapes", rules, resamples=least))
+
+
+def test_a_slice_of_one_prompt_is_refused_before_anything_is_trained(params: Params) -> None:
+    document = with_rules(params, "shapes", [{**SLICED, "slices": ["counting"]}]).model_dump()
+    check_rules(Params.model_validate(document))
+    document["evaluate"]["prompts_per_task"] = 1
+    with pytest.raises(TwinflowError, match="one prompt") as caught:
+        check_rules(Params.model_validate(document))
+    assert "prompts_per_task" in caught.value.fix
 
 
 def test_rules_follow_the_scorer_of_the_metrics(params: Params) -> None:

@@ -73,6 +73,29 @@ def test_a_score_has_its_interval() -> None:
     assert (outcome.prompts, outcome.images, outcome.resamples, outcome.seed) == (96, 384, 500, 3)
 
 
+@pytest.mark.parametrize(
+    ("bound", "status"),
+    [({"min": 0.55}, "PASS"), ({"min": 0.7}, "INCONCLUSIVE"), ({"min": 0.85}, "FAIL"),
+     ({"max": 0.85}, "PASS"), ({"max": 0.7}, "INCONCLUSIVE"), ({"max": 0.55}, "FAIL"),
+     ({"min": 0.55, "max": 0.85}, "PASS"), ({"min": 0.7, "max": 0.85}, "INCONCLUSIVE")],
+)  # fmt: skip
+def test_the_interval_decides_a_bound_not_the_point(bound: dict[str, float], status: str) -> None:
+    rule = Rule.model_validate({"id": "score", "metric": SCORE, **bound})
+    (outcome,) = judge(rule, candidate_at(0.7))
+    assert (outcome.status, outcome.decided_by) == (status, "interval")
+    if status == "PASS":
+        low, high = outcome.low or 0.0, outcome.high or 1.0
+        assert bound.get("min", 0.0) <= low < high <= bound.get("max", 1.0)
+
+
+def test_a_bound_may_ask_for_the_value_alone_and_says_how_far_the_interval_reaches() -> None:
+    candidate = candidate_at(0.7)
+    value = candidate.metrics["candidate"]["nfe1"]["score"]
+    (outcome,) = judge(Rule(id="s", metric=SCORE, min=value - 0.001, decide_on="value"), candidate)
+    assert (outcome.status, outcome.decided_by) == ("PASS", "point")
+    assert "reaches past it" in outcome.reason
+
+
 def test_a_task_and_a_ratio_have_theirs() -> None:
     rates = {KEY: 0.7, ("reference", "many"): 0.9}
     rules = [
@@ -232,9 +255,10 @@ def test_one_prompt_a_task_gives_no_interval_and_no_margin() -> None:
         candidate,
         candidate,
     )
-    assert (bound.status, bound.low) == ("PASS", None)
-    assert margin.status == "ERROR"
-    assert "prompts_per_task" in margin.reason
+    assert (bound.status, margin.status) == ("ERROR", "ERROR")
+    assert "prompts_per_task" in bound.reason
+    (on_value,) = judge(Rule(id="b", metric=SCORE, min=0.0, decide_on="value"), candidate)
+    assert (on_value.status, on_value.decided_by, on_value.low) == ("PASS", "point", None)
 
 
 @pytest.mark.parametrize("prompts_per_task", [16, 5])

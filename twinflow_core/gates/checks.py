@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from twinflow_core.data.shapes_world import evaluation_prompts
 from twinflow_core.errors import TwinflowError
 from twinflow_core.gates.estimates import estimand_of
+from twinflow_core.gates.looks import LOOKS
 from twinflow_core.gates.metrics import GateName, Scorer, known_metrics
 from twinflow_core.gates.statistics import enough_resamples
 from twinflow_core.params import PARAMS_FILE, GatesParams, Params, Rule
@@ -21,8 +24,9 @@ def check_rules(params: Params, where: str = PARAMS_FILE) -> None:
         where: the file that errors name.
 
     Raises:
-        TwinflowError: an unknown metric (with near matches), an id used twice, a margin on a metric that
-            has no interval or beside a bound, min above max, or too few resamples for a rule's confidence.
+        TwinflowError: an unknown metric or slice (with near matches), an id used twice, a margin on a metric
+            that has no interval or beside a bound, min above max, slices of a metric that has none or with
+            too few prompts, or too few resamples for a rule's confidence.
     """
     for key, gate, scorer, rules in _lists(params):
         known = known_metrics(gate, scorer, params.evaluate.few_steps)
@@ -37,6 +41,8 @@ def check_rules(params: Params, where: str = PARAMS_FILE) -> None:
             if rule.metric not in known:
                 raise _unknown_metric(rule, gate, known, place)
             _check_bounds(rule, place)
+            if rule.slices is not None:
+                _check_slices(rule, rule.slices, scorer, params, place)
         _check_resamples(rules, params.gates.resamples, f"{where}: gates.resamples")
 
 
@@ -101,16 +107,66 @@ def _check_bounds(rule: Rule, place: str) -> None:
         )
 
 
+def _check_slices(rule: Rule, slices: Sequence[str], scorer: Scorer, params: Params, place: str) -> None:
+    """Refuse slices that will not be there when the rule is judged, or have too few prompts for an interval."""
+    estimand = estimand_of(rule.metric)
+    if scorer != "shapes" or estimand is None:
+        raise TwinflowError(
+            f"`{rule.metric}` has no slices here: "
+            + ("it is no score." if estimand is None else "only the shapes scorer judges single images."),
+            where=place,
+            fix="Remove `slices`, or use a score under the shapes scorer (evaluate.scorer: shapes).",
+        )
+    count = params.evaluate.prompts_per_task
+    if rule.metric.startswith("serving."):
+        count = min(count, params.serving.rescore_prompts_per_task)
+    prompts = evaluation_prompts(count, params.evaluate.seed)
+    tasks, groups = (
+        Counter(prompt[key] for prompt in prompts if estimand.task in (None, prompt["tag"]))
+        for key in ("tag", "slice")
+    )
+    known = {**tasks, **groups}
+    for name in slices:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=2)
+            raise TwinflowError(
+                f"No prompt of `{rule.metric}` belongs to a slice `{name}`.",
+                where=place,
+                fix=f"Did you mean {' or '.join(f'`{each}`' for each in close)}?"
+                if close
+                else f"Name some of: {', '.join(known)}.",
+            )
+        if known[name] < 2:
+            raise TwinflowError(
+                f"The slice `{name}` has one prompt, so that it has no interval.",
+                where=place,
+                fix="Raise evaluate.prompts_per_task.",
+            )
+    if len(set(slices)) < len(slices) or len({name in tasks for name in slices}) > 1:
+        raise TwinflowError(
+            "The slices of a rule overlap.",
+            where=place,
+            fix=f"Name each once, and either tasks ({', '.join(tasks)}) or groups ({', '.join(groups)}).",
+        )
+
+
 def _check_resamples(rules: Sequence[Rule], resamples: int, place: str) -> None:
-    """Holm's correction divides 1 - confidence by up to the number of margin rules of one severity."""
+    """Holm's correction, looks and slices divide 1 - confidence by the number of each."""
     for severity in ("required", "warn"):
-        margins = [rule for rule in rules if rule.champion_margin is not None and rule.severity == severity]
-        for rule in margins:
-            strictest = 1.0 - (1.0 - rule.confidence) / len(margins)
+        family = [
+            rule
+            for rule in rules
+            if rule.severity == severity
+            and (rule.champion_margin is not None or rule.decide_on == "interval")
+            and estimand_of(rule.metric) is not None
+        ]
+        for rule in family:
+            parts = len(rule.slices) if rule.slices is not None and rule.reduce == "worst" else 1
+            strictest = 1.0 - (1.0 - rule.confidence) / (len(family) * parts * LOOKS)
             if not enough_resamples(resamples, strictest):
                 raise TwinflowError(
                     f"{resamples} resamples are too few for a confidence of {strictest:.6g}, which rule "
-                    f"`{rule.id}` needs among {len(margins)} margin rules.",
+                    f"`{rule.id}` needs among {len(family)} rules that an interval decides.",
                     where=place,
-                    fix=f"Raise it to at least {round(20 / (1.0 - strictest))}.",
+                    fix=f"Raise it to at least {round(1.05 / (1.0 - strictest)) + 1}.",
                 )

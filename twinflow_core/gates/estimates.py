@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from twinflow_core.gates.samples import ImageSet, PromptScores
@@ -42,12 +42,17 @@ class NoEstimateError(Exception):
     """Why per-image results give no interval for a metric; the text follows "no interval: "."""
 
 
-def estimand_of(metric: str) -> Estimand | None:
-    """What a metric path means in terms of images; None where single images do not add up to it."""
+def estimand_of(metric: str, served_at: str = "nfe1") -> Estimand | None:
+    """What a metric path means in terms of images; None where single images do not add up to it.
+
+    Args:
+        metric: the path.
+        served_at: the setting that the exported package drew at.
+    """
     if metric == "serving.score":
-        return Estimand(of=("served", "nfe1"))
+        return Estimand(of=("served", served_at))
     if metric == "serving.score_difference":
-        return Estimand(of=("served", "nfe1"), contrast="difference", against=("candidate", "nfe1"))
+        return Estimand(of=("served", served_at), contrast="difference", against=("candidate", served_at))
     if found := re.fullmatch(r"ratio\.score_(nfe\d+)", metric):
         return Estimand(of=("candidate", found[1]), contrast="ratio", against=("reference", "many"))
     if found := re.fullmatch(r"(candidate|reference)(?:\.(nfe\d+|many))?\.(?:score|tasks\.(\w+))", metric):
@@ -124,6 +129,24 @@ class Resampling:
         if estimand.contrast == "ratio":
             return self.ratio(first, second, estimand.task)
         return self.difference(first, second.restricted(first.prompt_ids), estimand.task)
+
+    def of_slices(
+        self, estimand: Estimand, slices: tuple[str, ...], scores: Mapping[ImageSet, PromptScores]
+    ) -> tuple[dict[str, Estimate], Estimate]:
+        """The estimate of a metric on each of some groups of prompts alone, and of their unweighted mean.
+
+        Raises:
+            NoEstimateError: as `of`, or no image belongs to a slice.
+        """
+        grouped = {}
+        for key in filter(None, (estimand.of, estimand.against)):
+            grouped[key] = _found(scores, key).grouped(slices, estimand.task)
+            missing = set(slices) - set(grouped[key].tasks)
+            if missing:
+                raise NoEstimateError(f"no image of {key[0]} at {key[1]} belongs to {sorted(missing)[0]}")
+        whole = replace(estimand, task=None)
+        each = {name: self.of(replace(whole, task=name), grouped) for name in slices}
+        return each, self.of(whole, grouped)
 
     def _task_draws(self, scores: PromptScores) -> Array:
         """Resampled means of the tasks, [R, T]; computed once for a set of images."""

@@ -10,6 +10,21 @@ Status = Literal["PASS", "FAIL", "WARN", "INCONCLUSIVE", "ERROR"]
 Kind = Literal["min", "max", "margin"]
 
 
+class SliceOutcome(BaseModel):
+    """One slice of a rule over slices: the numbers of `RuleOutcome`, of this group of prompts alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    candidate: float
+    champion: float | None = None
+    prompts: int
+    images: int
+
+
 class RuleOutcome(BaseModel):
     """One rule's outcome. A number that could not be computed is None, never NaN.
 
@@ -20,11 +35,14 @@ class RuleOutcome(BaseModel):
         bound: the least (`min`) or greatest (`max`) value allowed. For a margin the worst difference allowed:
             -margin where higher is better, +margin where lower is.
         low, high: one-sided bounds on `value`, each at `level`; None where no interval can be had.
-        level: one-sided confidence of `low` and of `high`; for margins after Holm's correction.
+        level: one-sided confidence of `low` and of `high`; after Holm's correction where the interval decides.
         better: which direction of the metric is good.
         candidate, champion: the metric of either model.
         decided_by: whether the point value, the interval or a policy decided; "none" for an ERROR.
+        slice: the slice that decided, for a rule on the worst of several.
+        slices: every slice's numbers, for a rule over slices.
         prompts, images: how many the interval rests on.
+        look: 1 if the evaluation's own images decided, 2 if more were drawn for it.
         resamples, seed: how the interval was made.
         reason: why the status is what it is, one sentence for people.
     """
@@ -46,8 +64,11 @@ class RuleOutcome(BaseModel):
     level: float | None = None
     candidate: float | None = None
     champion: float | None = None
+    slice: str | None = None
+    slices: tuple[SliceOutcome, ...] = ()
     prompts: int = 0
     images: int = 0
+    look: Literal[1, 2] = 1
     resamples: int = 0
     seed: int | None = None
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from twinflow_core.errors import TwinflowError
 
-SCORE_COLUMNS = ("model", "setting", "task", "prompt_id", "prompt", "sample", "correct")
+SCORE_COLUMNS = ("model", "setting", "task", "slice", "prompt_id", "prompt", "sample", "correct")
+
+_Named = tuple[str, str, str]
 
 ImageSet = tuple[str, str]
 """A model ("reference", "candidate", "served") and its setting ("nfe1", .., "many")."""
@@ -29,7 +31,7 @@ class PromptScores:
     """What one model made of every prompt at one setting; prompts stand in the order of their ids.
 
     Args:
-        prompt_ids, prompts, tasks: P texts each.
+        prompt_ids, prompts, tasks, slices: P texts each; a slice is a finer group, across tasks.
         correct: float64 [P], the sum of the prompt's images' correctness; NaN where an image has none.
         images: float64 [P], how many images the prompt has, at least 1.
     """
@@ -37,6 +39,7 @@ class PromptScores:
     prompt_ids: tuple[str, ...]
     prompts: tuple[str, ...]
     tasks: tuple[str, ...]
+    slices: tuple[str, ...]
     correct: NDArray[np.float64]
     images: NDArray[np.float64]
 
@@ -48,13 +51,31 @@ class PromptScores:
     def restricted(self, prompt_ids: Collection[str]) -> PromptScores:
         """These prompts alone, as far as they are among this set's."""
         wanted = set(prompt_ids)
-        rows = [row for row, prompt_id in enumerate(self.prompt_ids) if prompt_id in wanted]
+        return self._rows([row for row, each in enumerate(self.prompt_ids) if each in wanted])
+
+    def grouped(self, names: Collection[str], task: str | None = None) -> PromptScores:
+        """The prompts of some tasks or some slices (`names`), and of no other, with the groups as tasks.
+
+        Args:
+            names: all of them tasks, or all of them slices.
+            task: only prompts of this task.
+        """
+        groups = self.tasks if set(names) <= set(self.tasks) else self.slices
+        rows = [
+            row
+            for row, group in enumerate(groups)
+            if group in names and (task is None or self.tasks[row] == task)
+        ]
+        return replace(self._rows(rows), tasks=tuple(groups[row] for row in rows))
+
+    def _rows(self, rows: Sequence[int]) -> PromptScores:
         return PromptScores(
             prompt_ids=tuple(self.prompt_ids[row] for row in rows),
             prompts=tuple(self.prompts[row] for row in rows),
             tasks=tuple(self.tasks[row] for row in rows),
-            correct=self.correct[rows],
-            images=self.images[rows],
+            slices=tuple(self.slices[row] for row in rows),
+            correct=self.correct[list(rows)],
+            images=self.images[list(rows)],
         )
 
     @property
@@ -87,12 +108,13 @@ def prompt_scores(table: pa.Table, where: str = "samples") -> dict[ImageSet, Pro
         TwinflowError: an image stands there twice, or a prompt in two tasks or with two texts.
     """
     columns = [table.column(name).to_pylist() for name in SCORE_COLUMNS]
-    grouped: dict[ImageSet, dict[str, tuple[str, str, dict[int, float]]]] = {}
-    for model, setting, task, prompt_id, prompt, sample, correct in zip(*columns, strict=True):
+    grouped: dict[ImageSet, dict[str, tuple[_Named, dict[int, float]]]] = {}
+    for model, setting, task, group, prompt_id, prompt, sample, correct in zip(*columns, strict=True):
         by_prompt = grouped.setdefault((model, setting), {})
-        known_task, known_prompt, images = by_prompt.setdefault(prompt_id, (task, prompt, {}))
-        if (known_task, known_prompt) != (task, prompt):
-            raise _inconsistent(f"prompt {prompt_id} has two tasks or two texts", where)
+        named = (task, group, prompt)
+        known, images = by_prompt.setdefault(prompt_id, (named, {}))
+        if known != named:
+            raise _inconsistent(f"prompt {prompt_id} has two tasks, two slices or two texts", where)
         if sample in images:
             raise _inconsistent(
                 f"image {prompt_id}/{sample} of {model} at {setting} stands there twice", where
@@ -127,15 +149,17 @@ def prompts_hash(scores: Mapping[ImageSet, PromptScores]) -> str:
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 
 
-def _summed(by_prompt: dict[str, tuple[str, str, dict[int, float]]]) -> PromptScores:
+def _summed(by_prompt: dict[str, tuple[_Named, dict[int, float]]]) -> PromptScores:
     ids = tuple(sorted(by_prompt))
-    rows = [by_prompt[prompt_id] for prompt_id in ids]
+    named = [by_prompt[prompt_id][0] for prompt_id in ids]
+    images = [by_prompt[prompt_id][1] for prompt_id in ids]
     return PromptScores(
         prompt_ids=ids,
-        prompts=tuple(prompt for _, prompt, _ in rows),
-        tasks=tuple(task for task, _, _ in rows),
-        correct=np.array([sum(images[sample] for sample in sorted(images)) for _, _, images in rows]),
-        images=np.array([float(len(images)) for _, _, images in rows]),
+        prompts=tuple(prompt for _, _, prompt in named),
+        tasks=tuple(task for task, _, _ in named),
+        slices=tuple(group for _, group, _ in named),
+        correct=np.array([sum(each[sample] for sample in sorted(each)) for each in images]),
+        images=np.array([float(len(each)) for each in images]),
     )
 
 
