@@ -17,7 +17,7 @@ from flows.command import run_command
 from tasks.dvc import DvcTree, child_environment, needed_for, share_cache, stage_order
 from tasks.git import require_repository
 from tasks.inputs import run_inputs, what_changed
-from tasks.judge import check_serving, judge_quality, judge_serving, keep_decision
+from tasks.judge import check_serving, judge_quality, judge_serving, keep_decisions
 from tasks.log import say
 from tasks.notify import notify, print_end, print_nothing_to_do
 from tasks.promote import actor, promote_candidate
@@ -213,7 +213,7 @@ def _run_stages(run: Run, names: list[str]) -> None:
 def _try_to_promote(run: Run, decisions: list[Decision]) -> bool:
     """Promote if the decision and the policy allow it; False if the channel moved on, so that it is stale."""
     record, decision = run.record, decisions[-1]
-    record.decision_id = keep_decision(run, decision)
+    record.decision_id = keep_decisions(run, decisions)
     record.channel = run.channel
     if decision.outcome == "needs-approval":
         record.state, record.reason = "needs-approval", "The gates leave it to a person."
@@ -253,7 +253,7 @@ def _conclude(run: Run, decisions: list[Decision], champion_samples: Path | None
         dry = " (the gates run dry)" if last.mode == "dry-run" else ""
         why = f"missed: {', '.join(blocking)}" if blocking else "gates.on_no_champion says so"
         record.state, record.reason = "rejected", f"The {last.gate} gate rejects it; {why}{dry}."
-        record.decision_id = keep_decision(run, last)
+        record.decision_id = keep_decisions(run, decisions)
     lock = run.folder / "dvc.lock"
     lock.write_bytes((run.tree / "dvc.lock").read_bytes())
     record.commit = commit_lock(run.root, run.snapshot, lock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.log import say
 from tasks.promote import actor
 from tasks.run import Run
-from tasks.served import Served, evaluator_hash, serve_candidate, serve_champion
+from tasks.served import Served, candidate_once_more, evaluator_hash, serve_candidate, serve_champion
 from twinflow_core.gates.decision import Decision, make_decision
+from twinflow_core.gates.evidence import Evidence, Measurements
+from twinflow_core.gates.looks import judge_in_looks
 from twinflow_core.gates.metrics import GateName, merged_metrics
-from twinflow_core.gates.rules import Evidence, Measurements, evaluate_rules
 from twinflow_core.gates.samples import as_candidate, prompts_hash, read_scores
 from twinflow_core.params import Rule
 from twinflow_core.registry.channel import ChannelState
@@ -72,12 +75,15 @@ def judge_serving(run: Run, served: Served, quality: Decision, version: str | No
     return _judge(run, "serving", rules, metrics, run.output_hash("export"), quality, version, served)
 
 
-@task(name="record decision", cache_policy=NO_CACHE)
-def keep_decision(run: Run, decision: Decision) -> str:
-    """Put a decision into the registry; gives its id."""
-    document = decision.document()
-    document.pop("id")
-    return run.registry.record_decision(document)
+@task(name="record decisions", cache_policy=NO_CACHE)
+def keep_decisions(run: Run, decisions: Sequence[Decision]) -> str:
+    """Put the decision of each gate into the registry; gives the id of the last, which is what counts."""
+    identity = ""
+    for decision in decisions:
+        document = decision.document()
+        document.pop("id")
+        identity = run.registry.record_decision(document)
+    return identity
 
 
 def _judge(
@@ -108,9 +114,11 @@ def _judge(
         theirs = serve_champion(run, state.version)
         champion = Measurements(theirs.metrics, as_candidate(read_scores(theirs.samples)))
         champion_samples = theirs.samples
-    outcomes = evaluate_rules(
+    larger = run.params.larger_evaluation()
+    outcomes = judge_in_looks(
         rules,
         Evidence(Measurements(metrics, scores), champion),
+        (lambda settings: _larger_set(run, settings, state.version)) if larger else None,
         resamples=gates.resamples,
         seed=run.params.evaluate.seed,
         on_no_champion=gates.on_no_champion,
@@ -127,6 +135,7 @@ def _judge(
         generation=state.generation,
         champion=state.version,
         on_no_champion=gates.on_no_champion,
+        on_inconclusive=gates.on_inconclusive,
         rules=rules,
         prompts_hash=prompts_hash(scores),
         evaluator_hash=evaluator_hash(run),
@@ -140,7 +149,19 @@ def _judge(
     return Verdict(decision, champion_samples)
 
 
+def _larger_set(run: Run, settings: Sequence[str], version: str | None) -> Evidence:
+    """The candidate and the champion on the second look's prompts, at these few-step settings."""
+    say(f"  The images leave a rule open: more are drawn ({', '.join(settings)}).")
+    steps = sorted(int(each.removeprefix("nfe")) for each in settings)
+    samples, metrics = candidate_once_more(run, steps)
+    champion = None
+    if version is not None:
+        theirs = serve_champion(run, version, larger=steps)
+        champion = Measurements(theirs.metrics, as_candidate(read_scores(theirs.samples)))
+    return Evidence(Measurements(metrics, read_scores(samples)), champion)
+
+
 def _json(path: Path) -> dict[str, Any]:
-    """A document whose NaN and infinities are None: no rule passes on one, and no record can hold one."""
+    """A document of a stage; one of an older run may hold NaN, which no record can: it is read as None."""
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     return document

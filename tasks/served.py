@@ -55,20 +55,46 @@ def serve_candidate(run: Run) -> Served:
     return _draw_and_score(run, package, "served", steps, run.params.serving.rescore_prompts_per_task, work)
 
 
-def serve_champion(run: Run, version: str) -> Served:
+def serve_champion(run: Run, version: str, larger: Sequence[int] = ()) -> Served:
     """Draw and score the champion's package on the candidate's prompts and noise.
 
     Done once for a version, a set of prompts and an evaluator; later runs read the same scores.
+
+    Args:
+        run: the run that is judged.
+        version: the champion's.
+        larger: the step counts to draw with on the larger set of a second look; empty for the evaluation's
+            own prompts, at every step count that it has.
     """
     cache = state_home(run.root) / "cache"
-    place = cache / "champions" / f"{version[:16]}-{evaluator_hash(run)[:16]}"
+    name = f"{version[:16]}-{evaluator_hash(run)[:16]}"
+    if larger:
+        gates = run.params.gates
+        sizes = f"{gates.most_prompts_per_task}x{gates.most_images_per_prompt}"
+        name += f"-{sizes}-{'-'.join(map(str, larger))}"
+    place = cache / "champions" / name
     package = run.registry.fetch(version, cache / "versions")
     if not (place / "metrics.json").exists():
         work = place.with_name(f".{place.name}.{os.getpid()}")
-        _draw_and_score(run, package, "champion", _steps(run, package), None, work)
+        steps = [each for each in _steps(run, package) if not larger or each in larger]
+        _draw_and_score(run, package, "champion", steps, None, work, larger=bool(larger))
         shutil.rmtree(place, ignore_errors=True)
         work.replace(place)
     return _read(place)
+
+
+def candidate_once_more(run: Run, steps: Sequence[int]) -> tuple[Path, dict[str, Any]]:
+    """The candidate in torch on the larger set of a second look: its samples.parquet and its metrics.
+
+    Done once in a run: the gates may ask for it each in turn, and again when they judge again.
+    """
+    place = run.folder / "second_look" / "-".join(map(str, steps))
+    if not (place / "metrics.json").exists():
+        place.mkdir(parents=True, exist_ok=True)
+        settings = [f"nfe{each}" for each in steps]
+        _child(run, "twinflow_core.evaluation.second_look", "--settings", *settings, "--out", str(place))
+    metrics: dict[str, Any] = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+    return place / "samples.parquet", metrics
 
 
 def _steps(run: Run, package: Path) -> list[int]:
@@ -79,18 +105,25 @@ def _steps(run: Run, package: Path) -> list[int]:
 
 
 def _draw_and_score(
-    run: Run, package: Path, model: str, steps: Sequence[int], prompts_per_task: int | None, work: Path
+    run: Run,
+    package: Path,
+    model: str,
+    steps: Sequence[int],
+    prompts_per_task: int | None,
+    work: Path,
+    larger: bool = False,
 ) -> Served:
     work.mkdir(parents=True)
     request = work / "request.json"
     few = [] if prompts_per_task is None else ["--prompts-per-task", str(prompts_per_task)]
-    _child(run, EVALUATION, "request", *few, "--out", str(request))
+    of = ["--larger"] if larger else []
+    _child(run, EVALUATION, *of, "request", *few, "--out", str(request))
     options = run.params.serving
     for count in steps:
         told = ["--package", str(package), "--prompts", str(request), "--out", str(work / f"nfe{count}")]
         timed = ["--batch", str(options.latency_batch), "--repeats", str(options.latency_repeats)]
         _child(run, "twinflow_core.runtime.serving_check", *told, "--steps", str(count), *timed)
-    _child(run, EVALUATION, "score", "--drawn", str(work), "--model", model, "--out", str(work))
+    _child(run, EVALUATION, *of, "score", "--drawn", str(work), "--model", model, "--out", str(work))
     for images in work.glob("nfe*/images.npz"):
         images.unlink()
     return _read(work)

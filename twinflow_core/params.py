@@ -195,6 +195,17 @@ class Params(Section):
     registry: RegistryParams
     run: RunParams
 
+    def larger_evaluation(self) -> EvaluateParams | None:
+        """`evaluate` with the prompts and images of the gates' second look; None if those are no more."""
+        evaluate, gates = self.evaluate, self.gates
+        larger = evaluate.model_copy(
+            update={
+                "prompts_per_task": max(evaluate.prompts_per_task, gates.most_prompts_per_task),
+                "images_per_prompt": max(evaluate.images_per_prompt, gates.most_images_per_prompt),
+            }
+        )
+        return None if larger == evaluate else larger
+
 
 def load_params(path: Path) -> Params:
     """Read and validate a params file.

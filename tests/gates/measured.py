@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from twinflow_core.gates.evidence import Measurements
 from twinflow_core.gates.metrics import TASKS
-from twinflow_core.gates.rules import Measurements
 from twinflow_core.gates.samples import ImageSet, PromptScores, prompt_scores
 
 

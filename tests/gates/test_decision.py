@@ -58,6 +58,7 @@ def decision(**changes: Any) -> Decision:
         "generation": 3,
         "champion": "cd" * 32,
         "on_no_champion": "promote",
+        "on_inconclusive": "needs-approval",
         "rules": [RULE],
         "prompts_hash": "p",
         "evaluator_hash": "e",
@@ -83,7 +84,9 @@ def test_promotes_only_what_passed_every_required_rule(
     rules: list[tuple[Status, str]], has_champion: bool, policy: Any
 ) -> None:
     outcomes = [outcome(status, severity) for status, severity in rules]
-    result = decide(outcomes, has_champion=has_champion, on_no_champion=policy)
+    result = decide(
+        outcomes, has_champion=has_champion, on_no_champion=policy, on_inconclusive="needs-approval"
+    )
     required = [status for status, severity in rules if severity == "required"]
     if result == "promote":
         assert outcomes
@@ -94,14 +97,19 @@ def test_promotes_only_what_passed_every_required_rule(
 
 
 def test_what_outcomes_come_to() -> None:
-    def of(*outcomes: RuleOutcome) -> str:
-        return decide(outcomes, has_champion=True, on_no_champion="reject")
+    def of(*outcomes: RuleOutcome, on_inconclusive: Any = "needs-approval") -> str:
+        return decide(outcomes, has_champion=True, on_no_champion="reject", on_inconclusive=on_inconclusive)
 
     assert of() == "reject"
     assert of(outcome("PASS"), outcome("INCONCLUSIVE")) == "needs-approval"
+    assert of(outcome("PASS"), outcome("INCONCLUSIVE"), on_inconclusive="reject") == "reject"
+    assert of(outcome("INCONCLUSIVE", "warn"), outcome("PASS"), on_inconclusive="reject") == "promote"
     assert of(outcome("INCONCLUSIVE"), outcome("ERROR")) == "reject"
     assert of(outcome("PASS"), outcome("ERROR", "warn"), outcome("WARN", "warn")) == "promote"
-    assert decide([outcome("PASS")], has_champion=False, on_no_champion="needs-approval") == "needs-approval"
+    alone = {"has_champion": False, "on_no_champion": "needs-approval", "on_inconclusive": "reject"}
+    assert decide([outcome("PASS")], **alone) == "needs-approval"  # type: ignore[arg-type]
+    by_policy = outcome("INCONCLUSIVE").model_copy(update={"decided_by": "policy"})
+    assert decide([by_policy], **alone) == "needs-approval"  # type: ignore[arg-type]
 
 
 def test_worst_outcome() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from tests.gates.measured import candidate_at, measurements, sample_table, score
 from twinflow_core.gates.estimates import Estimand, NoEstimateError, Resampling, estimand_of
+from twinflow_core.gates.evidence import Evidence
 from twinflow_core.gates.metrics import TASKS
-from twinflow_core.gates.rules import Evidence, evaluate_rules
+from twinflow_core.gates.rules import evaluate_rules
 from twinflow_core.gates.samples import prompt_scores
 from twinflow_core.params import Rule
 
@@ -71,10 +72,10 @@ def test_twenty_rules_on_a_whole_benchmark_take_under_two_seconds() -> None:
     rules = [Rule(id=f"margin-{metric}", metric=metric, champion_margin=0.05) for metric in metrics]
     rules += [Rule(id=f"min-{metric}", metric=metric, min=0.5) for metric in metrics]
     rules += [Rule(id=f"ratio-{index}", metric="ratio.score_nfe1", min=0.8) for index in range(6)]
-    start = time.perf_counter()
+    start = time.process_time()
     outcomes = evaluate_rules(
         rules, Evidence(candidate, champion), resamples=10_000, seed=0, on_no_champion="reject"
     )
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
     assert len(outcomes) == 20
     assert all(outcome.low is not None for outcome in outcomes)

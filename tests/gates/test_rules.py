@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gates.measured import candidate_at, measurements, sample_table, score
+from twinflow_core.gates.evidence import Evidence, Measurements
 from twinflow_core.gates.outcome import RuleOutcome
-from twinflow_core.gates.rules import Evidence, Measurements, WithoutChampion, evaluate_rules
+from twinflow_core.gates.rules import WithoutChampion, evaluate_rules
 from twinflow_core.gates.samples import prompt_scores
 from twinflow_core.params import Rule
 

@@ -125,8 +125,8 @@ def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
 
 def test_ten_thousand_draws_of_a_whole_benchmark_take_under_two_seconds() -> None:
     tasks, correct, images = clusters(553, 40)
-    start = time.perf_counter()
+    start = time.process_time()
     draws = resampled_task_means(tasks, correct, images, 10_000, seed=0)
     for pair in range(20):
         one_sided_bounds(draws[:, :, 2 * pair].mean(1) - draws[:, :, 2 * pair + 1].mean(1), 0.95)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0

@@ -7,7 +7,8 @@ import io
 from rich.console import Console
 
 from tests.gates.measured import candidate_at
-from twinflow_core.gates.rules import Evidence, evaluate_rules
+from twinflow_core.gates.evidence import Evidence
+from twinflow_core.gates.rules import evaluate_rules
 from twinflow_core.gates.table import gate_table
 from twinflow_core.params import Rule
 

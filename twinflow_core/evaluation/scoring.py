@@ -101,7 +101,7 @@ def setting_metrics(scorer: Scorer, samples: Sequence[Sample]) -> dict[str, Any]
 
 
 def ratios(reference: dict[str, Any], candidate: dict[str, Any]) -> dict[str, float]:
-    """The candidate's few-step score and diversity over the reference's at many steps; NaN over zero."""
+    """The candidate's few-step score and diversity over the reference's at many steps; NaN over zero or None."""
     return {
         f"{quantity}_{setting}": _ratio(metrics[quantity], reference[quantity])
         for setting, metrics in candidate.items()
@@ -110,5 +110,5 @@ def ratios(reference: dict[str, Any], candidate: dict[str, Any]) -> dict[str, fl
     }
 
 
-def _ratio(value: float, reference: float) -> float:
-    return value / reference if reference > 0 else float("nan")
+def _ratio(value: float, reference: float | None) -> float:
+    return value / reference if reference is not None and reference > 0 else float("nan")

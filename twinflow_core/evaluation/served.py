@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from twinflow_core.evaluation.metrics_file import write_metrics
 from twinflow_core.evaluation.prompts import Prompt, ScorerName, prompts_for
 from twinflow_core.evaluation.samples import Sample, read_samples, write_samples
 from twinflow_core.evaluation.scoring import judge_images, make_scorer, setting_metrics
@@ -32,7 +33,7 @@ def images_to_draw(params: Params, root: Path, prompts_per_task: int | None) -> 
         root: holds data/prepared and eval/candidate.
         prompts_per_task: only the first so many prompts of each task; None for all.
     """
-    prompts = prompts_for(_scorer_name(root), params.evaluate, root / PREPARED)
+    prompts = prompts_for(scorer_name(root), params.evaluate, root / PREPARED)
     chosen = prompts if prompts_per_task is None else first_of_tasks(prompts, prompts_per_task)
     return [
         {"prompt_id": prompt.id, "prompt": prompt.text, "sample": sample, "seed": params.evaluate.seed}
@@ -53,7 +54,7 @@ def first_of_tasks(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 
 
 def score_drawn(
-    params: Params, root: Path, drawn: dict[str, Path], model: str
+    params: Params, root: Path, drawn: dict[str, Path], model: str, in_torch: Sequence[Sample]
 ) -> tuple[list[Sample], dict[str, Any]]:
     """Score what a package drew, by the scorer of the candidate.
 
@@ -62,15 +63,15 @@ def score_drawn(
         root: holds data/prepared and eval/candidate.
         drawn: folder with `samples.json` and `images.npz` of each setting (`nfe1`, ..).
         model: what the samples say made them.
+        in_torch: the candidate's own samples on the same prompts and noise; empty for another set of prompts.
 
     Returns:
         The samples, and metrics under the keys of `metrics.json`: `scorer`, `candidate.nfe<k>`, and
-        `difference.nfe<k>`, this score minus the candidate's in torch on the same prompts.
+        `difference.nfe<k>`, this score minus that of `in_torch` on the same prompts.
     """
-    name = _scorer_name(root)
+    name = scorer_name(root)
     scorer = make_scorer(name, root / PREPARED, params.data.resolution)
     known = prompts_for(name, params.evaluate, root / PREPARED)
-    in_torch = read_samples(root / CANDIDATE / "samples.parquet")
     samples: list[Sample] = []
     metrics: dict[str, Any] = {}
     difference: dict[str, float] = {}
@@ -87,7 +88,8 @@ def score_drawn(
     return samples, {"scorer": name, "candidate": metrics, "difference": difference}
 
 
-def _scorer_name(root: Path) -> ScorerName:
+def scorer_name(root: Path) -> ScorerName:
+    """The scorer that the candidate was evaluated by."""
     metrics = json.loads((root / CANDIDATE / "metrics.json").read_text(encoding="utf-8"))
     name: ScorerName = metrics["scorer"]
     return name
@@ -104,18 +106,22 @@ def main() -> None:
     score.add_argument("--drawn", type=Path, required=True)
     score.add_argument("--model", required=True)
     score.add_argument("--out", type=Path, required=True, help="folder for samples.parquet, metrics.json")
+    parser.add_argument("--larger", action="store_true", help="on the prompts of the gates' second look")
     options = parser.parse_args()
     root = Path.cwd()
     params = load_params(root / PARAMS_FILE)
+    larger = params.larger_evaluation() if options.larger else None
+    params = params.model_copy(update={"evaluate": larger or params.evaluate})
     if options.verb == "request":
         wanted = images_to_draw(params, root, options.prompts_per_task)
         options.out.write_text(json.dumps(wanted), encoding="utf-8")
         return
     folders = {place.parent.name: place.parent for place in options.drawn.glob("nfe*/images.npz")}
     drawn = dict(sorted(folders.items(), key=lambda item: int(item[0].removeprefix("nfe"))))
-    samples, metrics = score_drawn(params, root, drawn, options.model)
+    in_torch = [] if larger else read_samples(root / CANDIDATE / "samples.parquet")
+    samples, metrics = score_drawn(params, root, drawn, options.model, in_torch)
     write_samples(samples, options.out / "samples.parquet")
-    (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_metrics(metrics, options.out / "metrics.json")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ class Decision(BaseModel):
             yet), and is valid for.
         champion: the version that served there, None if none did.
         outcomes: every rule's outcome.
+        on_no_champion, on_inconclusive: the policies for what the rules leave open.
+        rules: the rules themselves.
         rules_hash, prompts_hash, evaluator_hash: SHA-256 of the rules, of the prompts evaluated and of the
             code and settings that scored them.
         seed, resamples: how intervals were made.
@@ -58,7 +60,7 @@ class Decision(BaseModel):
 
     id: str = ""
     digest: str
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     model: str
     run: str
     judged: str
@@ -71,6 +73,9 @@ class Decision(BaseModel):
     generation: Annotated[int, Field(ge=0)]
     champion: str | None
     outcomes: tuple[RuleOutcome, ...]
+    on_no_champion: WithoutChampion
+    on_inconclusive: Literal["needs-approval", "reject"]
+    rules: tuple[Rule, ...]
     rules_hash: str
     prompts_hash: str
     evaluator_hash: str
@@ -99,18 +104,25 @@ class Decision(BaseModel):
 
 
 def decide(
-    outcomes: Sequence[RuleOutcome], *, has_champion: bool, on_no_champion: WithoutChampion
+    outcomes: Sequence[RuleOutcome],
+    *,
+    has_champion: bool,
+    on_no_champion: WithoutChampion,
+    on_inconclusive: Literal["needs-approval", "reject"],
 ) -> Outcome:
     """What one gate's outcomes come to.
 
-    A required FAIL or ERROR rejects, as does a gate without outcomes; a required INCONCLUSIVE needs a
-    person's approval. Without a champion nothing better than `on_no_champion` comes out.
+    A required FAIL or ERROR rejects, as does a gate without outcomes; a required INCONCLUSIVE comes to
+    `on_inconclusive`, and to a person's approval where only the champion is missing. Without a champion
+    nothing better than `on_no_champion` comes out.
     """
-    required = [outcome.status for outcome in outcomes if outcome.severity == "required"]
+    required = [outcome for outcome in outcomes if outcome.severity == "required"]
     by_rules: Outcome = "promote"
-    if not outcomes or any(status in ("FAIL", "ERROR") for status in required):
+    if not outcomes or any(outcome.status in ("FAIL", "ERROR") for outcome in required):
         by_rules = "reject"
-    elif any(status != "PASS" for status in required):
+    elif any(outcome.status == "INCONCLUSIVE" and outcome.decided_by != "policy" for outcome in required):
+        by_rules = on_inconclusive
+    elif any(outcome.status != "PASS" for outcome in required):
         by_rules = "needs-approval"
     return by_rules if has_champion else worst_outcome([by_rules, on_no_champion])
 
@@ -133,6 +145,7 @@ def make_decision(
     generation: int,
     champion: str | None,
     on_no_champion: WithoutChampion,
+    on_inconclusive: Literal["needs-approval", "reject"],
     rules: Sequence[Rule],
     prompts_hash: str,
     evaluator_hash: str,
@@ -148,7 +161,12 @@ def make_decision(
     Raises:
         ValueError: `builds_on` is of another run, mode, champion or generation: the two do not add up.
     """
-    by_gate = decide(outcomes, has_champion=champion is not None, on_no_champion=on_no_champion)
+    by_gate = decide(
+        outcomes,
+        has_champion=champion is not None,
+        on_no_champion=on_no_champion,
+        on_inconclusive=on_inconclusive,
+    )
     if builds_on is not None:
         before = (builds_on.run, builds_on.mode, builds_on.channel, builds_on.generation, builds_on.champion)
         after = (run, mode, channel, generation, champion)
@@ -169,6 +187,9 @@ def make_decision(
         generation=generation,
         champion=champion,
         outcomes=tuple(outcomes),
+        on_no_champion=on_no_champion,
+        on_inconclusive=on_inconclusive,
+        rules=tuple(rules),
         rules_hash=rules_hash(rules),
         prompts_hash=prompts_hash,
         evaluator_hash=evaluator_hash,

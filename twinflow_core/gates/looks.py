@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twinflow_core.gates.estimates import estimand_of
+from twinflow_core.gates.evidence import Evidence
 from twinflow_core.gates.outcome import RuleOutcome
-from twinflow_core.gates.rules import Evidence, evaluate_rules
+from twinflow_core.gates.rules import evaluate_rules
 from twinflow_core.params import Rule
 
 LOOKS = 2

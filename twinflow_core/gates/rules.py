@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from twinflow_core.gates.estimates import Resampling
-from twinflow_core.gates.evidence import Evidence, Measurements, Parts, gather
+from twinflow_core.gates.evidence import Evidence, Parts, gather
 from twinflow_core.gates.metrics import UnusableMetricError
 from twinflow_core.gates.outcome import RuleOutcome, Status
 from twinflow_core.gates.statistics import holm_levels
@@ -23,8 +23,6 @@ from twinflow_core.gates.verdicts import (
     rule_p_value,
 )
 from twinflow_core.params import Rule
-
-__all__ = ["Evidence", "Measurements", "WithoutChampion", "evaluate_rules"]
 
 WithoutChampion = Literal["promote", "needs-approval", "reject"]
 

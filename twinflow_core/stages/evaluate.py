@@ -10,6 +10,7 @@ from typing import Any
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.evaluation.generation import few_step_sampler, generate_images, many_step_sampler
+from twinflow_core.evaluation.metrics_file import write_metrics
 from twinflow_core.evaluation.prompts import prompts_for
 from twinflow_core.evaluation.samples import Sample, read_samples, write_samples
 from twinflow_core.evaluation.scoring import judge_images, make_scorer, ratios, setting_metrics
@@ -58,7 +59,7 @@ def evaluate(params: Params, root: Path) -> None:
     }
     with whole_folder(root / OUTPUT) as output:
         write_samples(samples, output / "samples.parquet")
-        (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_metrics(metrics, output / "metrics.json")
         rows = _grid_rows(read_samples(reference / "samples.parquet"), samples)
         (output / "grid.png").write_bytes(comparison_grid(rows))
 

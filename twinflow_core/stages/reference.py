@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.evaluation.generation import few_step_sampler, generate_images, many_step_sampler
+from twinflow_core.evaluation.metrics_file import write_metrics
 from twinflow_core.evaluation.prompts import prompts_for, resolve_scorer
 from twinflow_core.evaluation.samples import write_samples
 from twinflow_core.evaluation.scoring import judge_images, make_scorer, setting_metrics
@@ -47,7 +47,7 @@ def reference(params: Params, root: Path) -> None:
     }
     with whole_folder(root / OUTPUT) as output:
         write_samples(samples["many"] + samples["nfe1"], output / "samples.parquet")
-        (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_metrics(metrics, output / "metrics.json")
 
 
 if __name__ == "__main__":
