@@ -7,13 +7,12 @@ import ctypes
 import json
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from twinflow_core.errors import InfrastructureError, TwinflowError
+from twinflow_core.errors import TwinflowError, unexpected
 from twinflow_core.home import state_home
 
 INTERRUPTED = 130
@@ -42,7 +41,8 @@ def run_command(parser: argparse.ArgumentParser, work: Work) -> None:
         print("Interrupted: the run's processes are ended, its files are removed.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        told = error if isinstance(error, TwinflowError) else _unexpected(error)
+        log = state_home(Path.cwd()) / "flow-error.log"
+        told = error if isinstance(error, TwinflowError) else unexpected(error, log)
         print(told, file=sys.stderr)
         document, code = {"error": told.as_dict()}, int(told.code)
     if options.result is not None:
@@ -58,13 +58,3 @@ def _end_with_parent() -> None:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _unexpected(error: Exception) -> TwinflowError:
-    log = state_home(Path.cwd()) / "flow-error.log"
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return InfrastructureError(
-        f"Something unexpected happened: {type(error).__name__}: {error}",
-        where=str(log),
-        fix="The log tells where; if it is no fault of the set-up, report it.",
-    )

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.tiny_pipeline import build_tiny_pipeline
 
@@ -54,6 +58,24 @@ def twinflow(
         timeout=timeout,
         check=False,
     )
+
+
+def write_params(clone: Path, params: dict[str, Any]) -> None:
+    """Put new parameters into a clone."""
+    (clone / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def retrain(clone: Path, env: dict[str, str], code: int = 0) -> dict[str, Any]:
+    """Run `twinflow retrain` in a clone, which must end with `code`; gives the run's document."""
+    done = twinflow(clone, "retrain", "--json", env=env)
+    assert done.returncode == code, done.stderr[-3000:]
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def outcomes(run: dict[str, Any]) -> dict[str, str]:
+    """What became of each stage: ran, or unchanged."""
+    return {stage["name"]: stage["outcome"] for stage in run["stages"]}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -53,3 +55,13 @@ class InfrastructureError(TwinflowError):
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what, where=where, fix=fix, code=ExitCode.INFRASTRUCTURE)
+
+
+def unexpected(error: Exception, log: Path) -> InfrastructureError:
+    """What a user is told of an exception that nobody foresaw: one message, its traceback in the file `log`."""
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return InfrastructureError(
+        f"Something unexpected happened: {type(error).__name__}: {error}",
+        where=str(log),
+        fix="The log tells where; if it is no fault of the set-up, report it.",
+    )

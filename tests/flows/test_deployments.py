@@ -1,10 +1,13 @@
-"""prefect.yaml gives a worker the deployments that `twinflow serve` holds itself."""
+"""The flow on a schedule: `twinflow serve`, and the same deployments in prefect.yaml for a worker."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,3 +34,43 @@ def test_a_worker_pool_takes_the_deployments(services: Services, tmp_path: Path)
     assert "flows/retrain.py:retrain" in scheduled
     for name in ("promote/worker-by-hand", "rollback/worker-by-hand"):
         assert "flows/promote.py" in prefect("deployment", "inspect", name).stdout
+
+
+def test_a_served_schedule_runs_the_flow(clone: Path, first: dict[str, Any], env: dict[str, str]) -> None:
+    serving = subprocess.Popen(
+        [str(TWINFLOW), "serve", "--cron", "0 3 1 1 *"],
+        cwd=clone,
+        env={**os.environ, **env, "PYTHONPATH": str(clone)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    prefect = [str(TWINFLOW.with_name("prefect")), "deployment"]
+    try:
+        deployment = wait_for(lambda: call([*prefect, "inspect", "retrain/scheduled"], clone, env), 120)
+        assert "CANCEL_NEW" in deployment
+        assert "0 3 1 1 *" in deployment
+        said = call([*prefect, "run", "retrain/scheduled", "--watch"], clone, env)
+        assert "Nothing to do" in said
+    finally:
+        serving.terminate()
+        serving.wait(timeout=60)
+    # The schedule outlives the process that served it.
+    assert "'paused': False" in call([*prefect, "inspect", "retrain/scheduled"], clone, env)
+
+
+def call(command: list[str], clone: Path, env: dict[str, str]) -> str:
+    """The output of a command, empty if it failed."""
+    done = subprocess.run(
+        command, cwd=clone, env={**os.environ, **env}, capture_output=True, text=True, timeout=180
+    )
+    return done.stdout if done.returncode == 0 else ""
+
+
+def wait_for(attempt: Callable[[], str], seconds: float) -> str:
+    """The first answer that is not empty."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := attempt():
+            return answer
+        time.sleep(0.5)
+    raise AssertionError("no answer in time")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from pathlib import Path
 
 import typer
 
 from twinflow_core.cli import registry_verbs, run_verbs, service_verbs
 from twinflow_core.cli.output import JSON_FLAG, print_error
-from twinflow_core.errors import ExitCode, InfrastructureError, TwinflowError
+from twinflow_core.errors import ExitCode, TwinflowError, unexpected
 from twinflow_core.home import state_home
 
 app = typer.Typer(
@@ -33,15 +32,5 @@ def main() -> None:
         print_error(error, as_json)
         sys.exit(int(error.code))
     except Exception as error:
-        print_error(_unexpected(error), as_json)
+        print_error(unexpected(error, state_home(Path.cwd()) / "cli-error.log"), as_json)
         sys.exit(int(ExitCode.INFRASTRUCTURE))
-
-
-def _unexpected(error: Exception) -> TwinflowError:
-    log = state_home(Path.cwd()) / "cli-error.log"
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return InfrastructureError(
-        f"Something unexpected happened: {type(error).__name__}: {error}",
-        where=str(log),
-        fix="The log tells where; if it is no fault of the set-up, report it.",
-    )
