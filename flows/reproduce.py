@@ -15,10 +15,10 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.command import run_command
 from tasks.dvc import DvcTree, child_environment, share_cache, stage_order
-from tasks.git import git, require_repository
+from tasks.git import require_repository
 from tasks.log import ProgressShown, run_log, say
 from tasks.run import training_lock
-from tasks.workspace import BRANCHES, Snapshot, working_tree
+from tasks.workspace import fetch_code, working_tree
 from twinflow_core.errors import ExitCode, InfrastructureError
 from twinflow_core.gates.metrics import UnusableMetricError, metric_value
 from twinflow_core.home import HOME_VARIABLE, state_home
@@ -73,7 +73,7 @@ def reproduce(run: str, root: str = ".") -> Agreement:
     with training_lock(top, f"{run} (reproduction)"):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        snapshot = _fetch_code(top, store, record, place)
+        snapshot = fetch_code(top, store, record, place)
         with working_tree(top, snapshot, place / "tree") as tree:
             env = child_environment(top, tree, services.environment())
             # Neither the cache nor a checkpoint of the first computation may answer for the second.
@@ -82,23 +82,6 @@ def reproduce(run: str, root: str = ".") -> Agreement:
             agreement = _recompute(dvc, record, store)
     shutil.rmtree(place / ".dvc", ignore_errors=True)
     return agreement
-
-
-def _fetch_code(root: Path, store: ObjectStore, record: RunRecord, place: Path) -> Snapshot:
-    """The run's commit out of its bundle, on the branch that it had."""
-    bundle = place / "code.bundle"
-    bundle.write_bytes(store.get(run_key(record.id, bundle.name)))
-    branch = f"{BRANCHES}{record.id}"
-    reference = f"refs/heads/{branch}"
-    git(root, "fetch", "--quiet", "--force", "--no-tags", str(bundle), f"{reference}:{reference}")
-    found = git(root, "rev-parse", reference)
-    if found != record.commit:
-        raise InfrastructureError(
-            f"The bundle holds commit {found[:12]}, the record names {record.commit[:12]}.",
-            where=store.address(run_key(record.id, bundle.name)),
-            fix="The run's objects in the bucket were changed; restore them from a backup.",
-        )
-    return Snapshot(branch, record.commit, (), ())
 
 
 def _recompute(dvc: DvcTree, record: RunRecord, store: ObjectStore) -> Agreement:
@@ -155,6 +138,8 @@ def changed_rules(recorded: list[dict[str, Any]], metrics: dict[str, Any]) -> di
     changed = {}
     for rule in recorded:
         if rule["kind"] == "margin" or rule["value"] is None:
+            continue
+        if rule.get("slices") or rule.get("look") == 2:
             continue
         if rule["metric"].split(".")[0] not in ("candidate", "reference", "ratio"):
             continue

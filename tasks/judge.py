@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from tasks.log import say
 from tasks.promote import actor
 from tasks.run import Run
 from tasks.served import Served, candidate_once_more, evaluator_hash, serve_candidate, serve_champion
-from twinflow_core.gates.decision import Decision, make_decision
+from twinflow_core.gates.checks import rules_of
+from twinflow_core.gates.decision import Decision, Mode, make_decision
 from twinflow_core.gates.evidence import Evidence, Measurements
 from twinflow_core.gates.looks import judge_in_looks
 from twinflow_core.gates.metrics import GateName, merged_metrics
@@ -34,14 +35,25 @@ class Verdict:
 
 
 @task(name="quality gate", cache_policy=NO_CACHE)
-def judge_quality(run: Run) -> Verdict:
-    """Judge the candidate's evaluation against the rules, and against the champion as it is now."""
+def judge_quality(run: Run, against: str | None = None, why: str = "") -> Verdict:
+    """Judge the candidate's evaluation against the rules, and against the champion as it is now.
+
+    Args:
+        run: the run.
+        against: a version to compare with in the champion's place. Such a decision is a comparison: it is made
+            as in a dry run, as the channel does not serve that version.
+        why: what it is judged for; the run itself unless told.
+    """
     metrics = merged_metrics(_json(run.tree / "eval/candidate/metrics.json"))
     run.record.metrics = metrics
     scores = read_scores(run.tree / "eval/candidate/samples.parquet")
     run.record.prompt = next(iter(scores.values())).prompts[0]
-    rules = getattr(run.params.gates.quality, metrics["scorer"])
-    return _judge(run, "quality", rules, metrics, run.output_hash("models/candidate"), None, None)
+    rules = rules_of(run.params.gates, "quality", metrics)
+    state = run.registry.head(run.channel)
+    ground = _Ground(state, run.params.gates.mode, why or f"run {run.record.id}")
+    if against is not None:
+        ground = _Ground(replace(state, version=against), "dry-run", ground.why)
+    return _judge(run, "quality", rules, metrics, run.output_hash("models/candidate"), ground)
 
 
 @task(name="serving check", cache_policy=NO_CACHE)
@@ -72,7 +84,10 @@ def judge_serving(run: Run, served: Served, quality: Decision, version: str | No
     metrics = merged_metrics(evaluation, _json(run.tree / "export/parity.json"), serving)
     run.record.metrics = metrics
     rules = run.params.gates.serving
-    return _judge(run, "serving", rules, metrics, run.output_hash("export"), quality, version, served)
+    # Against what the quality gate saw: promotion finds out if that is history.
+    state = ChannelState(quality.generation, quality.champion, held=False)
+    ground = _Ground(state, quality.mode, quality.why, quality, version)
+    return _judge(run, "serving", rules, metrics, run.output_hash("export"), ground, served)
 
 
 @task(name="record decisions", cache_policy=NO_CACHE)
@@ -86,23 +101,27 @@ def keep_decisions(run: Run, decisions: Sequence[Decision]) -> str:
     return identity
 
 
+@dataclass(frozen=True)
+class _Ground:
+    """What a gate's decision stands on: the channel's state, the mode, why, the gate before, the version."""
+
+    state: ChannelState
+    mode: Mode
+    why: str
+    before: Decision | None = None
+    version: str | None = None
+
+
 def _judge(
     run: Run,
     gate: GateName,
     rules: tuple[Rule, ...],
     metrics: dict[str, Any],
     judged: str,
-    before: Decision | None,
-    version: str | None,
+    ground: _Ground,
     served: Served | None = None,
 ) -> Verdict:
-    gates = run.params.gates
-    # The serving gate judges against what the quality gate saw: promotion finds out if that is history.
-    state = (
-        ChannelState(before.generation, before.champion, held=False)
-        if before
-        else run.registry.head(run.channel)
-    )
+    gates, state = run.params.gates, ground.state
     scores = {
         **read_scores(run.tree / "eval/reference/samples.parquet"),
         **read_scores(run.tree / "eval/candidate/samples.parquet"),
@@ -127,9 +146,9 @@ def _judge(
         model=run.params.registry.model,
         run=run.record.id,
         judged=judged,
-        candidate=version,
+        candidate=ground.version,
         gate=gate,
-        mode=gates.mode,
+        mode=ground.mode,
         outcomes=outcomes,
         channel=run.channel,
         generation=state.generation,
@@ -142,9 +161,9 @@ def _judge(
         seed=run.params.evaluate.seed,
         resamples=gates.resamples,
         actor=actor(),
-        why=f"run {run.record.id}",
+        why=ground.why,
         created=datetime.now(UTC),
-        builds_on=before,
+        builds_on=ground.before,
     )
     return Verdict(decision, champion_samples)
 

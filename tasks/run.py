@@ -35,6 +35,7 @@ class Run:
         dvc: its working tree, the environment of its children, and its log.
         store, registry: the bucket.
         record: what is known of it so far; tasks add to it and save it.
+        scratch: where its files go instead of the run's own folder, when it is judged once more.
     """
 
     root: Path
@@ -44,6 +45,7 @@ class Run:
     store: ObjectStore
     registry: Registry
     record: RunRecord
+    scratch: Path | None = None
 
     @property
     def tree(self) -> Path:
@@ -53,7 +55,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where the run's record, log and report are kept."""
-        return run_folder(self.root, self.record.id)
+        return self.scratch or run_folder(self.root, self.record.id)
 
     @property
     def channel(self) -> str:

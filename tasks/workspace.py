@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.git import commit_tree, git
-from twinflow_core.errors import TwinflowError
+from twinflow_core.errors import InfrastructureError, TwinflowError
+from twinflow_core.registry.store import ObjectStore
+from twinflow_core.run_record import RunRecord, run_key
 
 LARGEST_UNTRACKED_BYTES = 2_000_000
 BRANCHES = "runs/"
@@ -76,6 +78,33 @@ def working_tree(root: Path, snapshot: Snapshot, tree: Path) -> Iterator[Path]:
         yield tree
     finally:
         remove_working_tree(root, tree)
+
+
+def fetch_code(root: Path, store: ObjectStore, record: RunRecord, place: Path) -> Snapshot:
+    """A run's commit out of its bundle in the bucket, on the branch that it had.
+
+    Args:
+        root: the repository that gets the branch.
+        store: the bucket.
+        record: the run's.
+        place: a folder for the bundle.
+
+    Raises:
+        InfrastructureError: the bundle is not of the commit that the record names.
+    """
+    bundle = place / "code.bundle"
+    bundle.write_bytes(store.get(run_key(record.id, bundle.name)))
+    branch = f"{BRANCHES}{record.id}"
+    reference = f"refs/heads/{branch}"
+    git(root, "fetch", "--quiet", "--force", "--no-tags", str(bundle), f"{reference}:{reference}")
+    found = git(root, "rev-parse", reference)
+    if found != record.commit:
+        raise InfrastructureError(
+            f"The bundle holds commit {found[:12]}, the record names {record.commit[:12]}.",
+            where=store.address(run_key(record.id, bundle.name)),
+            fix="The run's objects in the bucket were changed; restore them from a backup.",
+        )
+    return Snapshot(branch, record.commit, (), ())
 
 
 def remove_working_tree(root: Path, tree: Path) -> None:

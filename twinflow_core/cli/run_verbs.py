@@ -1,4 +1,4 @@
-"""Verbs about runs: retrain, serve, runs, show, report, reproduce, pretrain."""
+"""Verbs about runs: retrain, judge, serve, runs, show, report, reproduce, pretrain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning or end 
 
 def add_to(app: typer.Typer) -> None:
     """Register these verbs."""
-    for verb in (retrain, serve, runs, show, report, reproduce, pretrain):
+    for verb in (retrain, judge, serve, runs, show, report, reproduce, pretrain):
         app.command()(verb)
 
 
@@ -25,6 +25,26 @@ def retrain(as_json: Json = False) -> None:
     root = find_root()
     _check_first(root)
     run_flow(root, "retrain", [], _services(root), as_json)
+
+
+def judge(
+    candidate: Annotated[
+        str, typer.Argument(help="A run, a version, or eval/candidate: what `dvc repro` made in this clone.")
+    ] = "eval/candidate",
+    against: Annotated[
+        str, typer.Option(help="A version to compare with; without it, what the channel serves.")
+    ] = "",
+    reason: Annotated[str, typer.Option(help="What it is judged for; it stays in the record.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Judge a candidate by the gates and record the decision; moves nothing. Exits 0 if it may be promoted, else 1."""
+    from twinflow_core.gates.checks import check_rules
+    from twinflow_core.params import PARAMS_FILE, load_params
+
+    root = find_root()
+    check_rules(load_params(root / PARAMS_FILE))
+    arguments = [candidate, "--against", against, "--reason", reason]
+    run_flow(root, "judge", arguments, _services(root), as_json)
 
 
 def serve(

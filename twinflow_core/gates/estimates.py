@@ -42,6 +42,10 @@ class NoEstimateError(Exception):
     """Why per-image results give no interval for a metric; the text follows "no interval: "."""
 
 
+class NoSpreadError(NoEstimateError):
+    """The images are there and judged, but do not show how far the metric moves."""
+
+
 def estimand_of(metric: str, served_at: str = "nfe1") -> Estimand | None:
     """What a metric path means in terms of images; None where single images do not add up to it.
 
@@ -113,7 +117,7 @@ class Resampling:
         """
         one, other = self._pair(first, second, task)
         if other.value == 0 or (other.draws == 0).any():
-            raise NoEstimateError("the score it is divided by is, or may be, 0")
+            raise NoSpreadError("the score it is divided by is, or may be, 0")
         return Estimate(one.value / other.value, one.draws / other.draws, one.prompts, one.images)
 
     def of(self, estimand: Estimand, scores: Mapping[ImageSet, PromptScores]) -> Estimate:
@@ -155,7 +159,7 @@ class Resampling:
             try:
                 means = resampled_task_means(scores.tasks, correct, images, self.resamples, self.seed)
             except TooFewPromptsError as error:
-                raise NoEstimateError(f"{error}, raise evaluate.prompts_per_task") from None
+                raise NoSpreadError(f"{error}, raise evaluate.prompts_per_task") from None
             self._known[id(scores)] = (scores, means[:, :, 0])
         return self._known[id(scores)][1]
 

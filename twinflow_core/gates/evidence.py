@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from twinflow_core.gates.estimates import Estimand, Estimate, NoEstimateError, Resampling, estimand_of
+from twinflow_core.gates.estimates import (
+    Estimand,
+    Estimate,
+    NoEstimateError,
+    NoSpreadError,
+    Resampling,
+    estimand_of,
+)
 from twinflow_core.gates.metrics import UnusableMetricError, metric_value
 from twinflow_core.gates.samples import ImageSet, PromptScores
 from twinflow_core.params import Rule
@@ -133,7 +140,8 @@ def _whole(
     try:
         estimate = resampling.of(estimand, measured.scores)
     except NoEstimateError as error:
-        if measured.metrics.get("scorer") == "distribution" or rule.decide_on == "value":
+        on_value = rule.decide_on == "value" and isinstance(error, NoSpreadError)
+        if on_value or measured.metrics.get("scorer") == "distribution":
             return None, f"; no interval: {error}"
         raise UnusableMetricError(f"{rule.metric} has no interval: {error}") from None
     # Written so that a NaN among the images' scores counts as disagreement.

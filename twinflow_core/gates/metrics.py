@@ -67,6 +67,8 @@ def metric_value(document: Mapping[str, Any], path: str) -> float:
             raise UnusableMetricError(f"{path} is missing: {place} holds no `{part}`")
         node = node[part]
         walked.append(part)
+    if node is None:
+        raise UnusableMetricError(f"{path} could not be computed: the metrics hold null")
     if isinstance(node, bool) or not isinstance(node, Real):
         raise UnusableMetricError(f"{path} is no number but {type(node).__name__}: {str(node)[:60]}")
     try:

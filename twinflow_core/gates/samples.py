@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +120,8 @@ def prompt_scores(table: pa.Table, where: str = "samples") -> dict[ImageSet, Pro
             raise _inconsistent(
                 f"image {prompt_id}/{sample} of {model} at {setting} stands there twice", where
             )
-        images[sample] = float("nan") if correct is None else float(correct)
+        judged = correct is not None and math.isfinite(correct)
+        images[sample] = float(correct) if judged else math.nan
     return {key: _summed(by_prompt) for key, by_prompt in grouped.items()}
 
 
