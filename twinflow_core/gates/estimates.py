@@ -7,8 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from twinflow_core.gates.samples import ImageSet, PromptScores
-from twinflow_core.gates.statistics import Array, TooFewPromptsError, resampled_task_means, task_means
+from twinflow_core.gates.statistics import (
+    Array,
+    TooFewPromptsError,
+    degrees_of_freedom,
+    resampled_task_means,
+    task_means,
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,46 @@ class Estimand:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A metric's value out of per-image results, its bootstrap draws [R], and how much it rests on."""
+    """A metric's value out of per-image results, and how far it moves.
+
+    Args:
+        value: the metric.
+        draws: [R], its bootstrap draws.
+        parts: [R, T], what each task adds to how the draws vary; they vary as the mean over tasks does.
+        task_prompts: [T], the prompts of each task.
+        images: how many images it rests on.
+    """
 
     value: float
     draws: Array
-    prompts: int
+    parts: Array
+    task_prompts: Array
     images: int
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts it rests on."""
+        return int(self.task_prompts.sum())
+
+    @property
+    def freedom(self) -> float:
+        """The degrees of freedom behind the spread of the draws; see `degrees_of_freedom`."""
+        return degrees_of_freedom(self.parts, self.task_prompts)
+
+    def minus(self, other: Estimate) -> Estimate:
+        """The difference to an estimate on the same prompts: the same draws serve both, so it is paired."""
+        return replace(
+            self,
+            value=self.value - other.value,
+            draws=self.draws - other.draws,
+            parts=self.parts - other.parts,
+        )
+
+    def over(self, other: Estimate) -> Estimate:
+        """The ratio to an estimate on the same prompts; its parts are those of the ratio made linear."""
+        value = self.value / other.value
+        parts = (self.parts - value * other.parts) / other.value
+        return replace(self, value=value, draws=self.draws / other.draws, parts=parts)
 
 
 class NoEstimateError(Exception):
@@ -96,7 +138,8 @@ class Resampling:
         return Estimate(
             value=float(means[rows].mean()),
             draws=draws[:, rows].mean(1),
-            prompts=sum(members),
+            parts=draws[:, rows],
+            task_prompts=np.array([scores.tasks.count(tasks[row]) for row in rows]),
             images=int(scores.images[members].sum()),
         )
 
@@ -107,7 +150,7 @@ class Resampling:
             NoEstimateError: as `score`, or the prompts or the images a prompt are not the same.
         """
         one, other = self._pair(first, second, task)
-        return Estimate(one.value - other.value, one.draws - other.draws, one.prompts, one.images)
+        return one.minus(other)
 
     def ratio(self, first: PromptScores, second: PromptScores, task: str | None) -> Estimate:
         """The first score over the second, on the same prompts.
@@ -118,7 +161,7 @@ class Resampling:
         one, other = self._pair(first, second, task)
         if other.value == 0 or (other.draws == 0).any():
             raise NoSpreadError("the score it is divided by is, or may be, 0")
-        return Estimate(one.value / other.value, one.draws / other.draws, one.prompts, one.images)
+        return one.over(other)
 
     def of(self, estimand: Estimand, scores: Mapping[ImageSet, PromptScores]) -> Estimate:
         """The estimate of a metric.

@@ -109,7 +109,7 @@ def gather(rule: Rule, evidence: Evidence, resampling: Resampling) -> Parts:
     if rule.slices is not None:
         first, second = (_slices(rule, each, resampling) for each in (evidence.candidate, champion))
         return _by_slice(rule, first, second)
-    return Parts((Part(None, ours - theirs, ours, theirs, _minus(estimate, other)),))
+    return Parts((Part(None, ours - theirs, ours, theirs, estimate.minus(other)),))
 
 
 _BySlice = tuple[dict[str, Estimate], Estimate]
@@ -126,7 +126,7 @@ def _by_slice(rule: Rule, ours: _BySlice, theirs: _BySlice | None) -> Parts:
 def _part(name: str | None, ours: Estimate, theirs: Estimate | None) -> Part:
     if theirs is None:
         return Part(name, ours.value, ours.value, None, ours)
-    difference = _minus(ours, theirs)
+    difference = ours.minus(theirs)
     return Part(name, difference.value, ours.value, theirs.value, difference)
 
 
@@ -172,8 +172,3 @@ def _require_pairs(rule: Rule, ours: Measurements, theirs: Measurements) -> None
             f"{rule.metric} cannot be compared with the champion's: "
             "the two models were not given the same prompts and images a prompt"
         )
-
-
-def _minus(first: Estimate, second: Estimate) -> Estimate:
-    """The difference of two estimates on the same prompts: the same draws serve both, so it is paired."""
-    return Estimate(first.value - second.value, first.draws - second.draws, first.prompts, first.images)

@@ -60,7 +60,7 @@ def interval_decides(rule: Rule, parts: Parts) -> bool:
 def rule_p_value(rule: Rule, parts: Parts) -> float:
     """The smallest 1 - level at which the rule passes: the largest of its parts', as all must pass."""
     return max(
-        p_value(limit.sign * (part.estimate.draws - limit.bound), -ROUNDING)
+        p_value(limit.sign * (part.estimate.draws - limit.bound), -ROUNDING, part.estimate.freedom)
         for part in parts.deciding
         for limit in limits_of(rule)
         if part.estimate is not None
@@ -101,7 +101,7 @@ def decided_on_value(rule: Rule, parts: Parts) -> dict[str, Any]:
         reason = f"{part.value:.4g} is {_compared(limit, held)} {limit.bound:.4g}"
     fields = _numbers(worst)
     if part.estimate is not None:
-        low, high = one_sided_bounds(part.estimate.draws, rule.confidence)
+        low, high = one_sided_bounds(part.estimate.draws, rule.confidence, part.estimate.freedom)
         fields |= {"low": _finite(low), "high": _finite(high), "level": rule.confidence}
         if held and min(limit.slack(low), limit.slack(high)) < 0:
             reason += ", though its interval reaches past it"
@@ -121,7 +121,7 @@ def slice_outcomes(parts: Sequence[Part], level: float) -> tuple[SliceOutcome, .
     for part in parts:
         if part.name is None or part.estimate is None:
             raise ValueError("a slice has a name and draws")
-        low, high = one_sided_bounds(part.estimate.draws, level)
+        low, high = one_sided_bounds(part.estimate.draws, level, part.estimate.freedom)
         outcomes.append(
             SliceOutcome(
                 name=part.name,
@@ -141,7 +141,8 @@ def _held(part: Part, limit: Limit, level: float, strict: float) -> _Finding:
     if part.estimate is None:
         raise ValueError("only a part with draws is decided on its interval")
     slack = limit.sign * (part.estimate.draws - limit.bound)
-    bad, good = one_sided_bounds(slack, level)[0], one_sided_bounds(slack, strict)[1]
+    freedom = part.estimate.freedom
+    bad, good = one_sided_bounds(slack, level, freedom)[0], one_sided_bounds(slack, strict, freedom)[1]
     status: Status = "PASS" if bad >= -ROUNDING else "FAIL" if good < -ROUNDING else "INCONCLUSIVE"
     low, high = sorted(limit.bound + limit.sign * each for each in (bad, good))
     return _Finding(part, limit, status, good if status == "FAIL" else bad, _finite(low), _finite(high))
