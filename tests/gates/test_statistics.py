@@ -14,8 +14,9 @@ from twinflow_core.gates.metrics import TASKS
 from twinflow_core.gates.statistics import (
     TooFewPromptsError,
     _prompt_counts,
-    enough_resamples,
+    degrees_of_freedom,
     holm_levels,
+    least_resamples,
     one_sided_bounds,
     p_value,
     resampled_task_means,
@@ -96,21 +97,44 @@ def test_bounds_are_the_normal_quantiles_of_normal_draws() -> None:
     assert (low, high) == (pytest.approx(-1.645, abs=0.02), pytest.approx(1.645, abs=0.02))
 
 
+def test_few_prompts_move_the_bounds_out_as_students_quantile_lies_beyond_the_normal_one() -> None:
+    draws = np.random.default_rng(0).normal(size=200_000)
+    low, high = one_sided_bounds(draws, 0.95, freedom=7)
+    assert (low, high) == (pytest.approx(-1.895, abs=0.02), pytest.approx(1.895, abs=0.02))
+    assert p_value(draws, -1.895, freedom=7) == pytest.approx(0.05, abs=0.002)
+
+
+def test_degrees_of_freedom_are_welchs() -> None:
+    draws = np.random.default_rng(0).normal(size=(100_000, 2)) * [1.0, 2.0]
+    assert degrees_of_freedom(draws[:, :1], np.array([16.0])) == pytest.approx(15)
+    expected = (1 + 4) ** 2 / (1 / 9 + 16 / 19)
+    assert degrees_of_freedom(draws, np.array([10.0, 20.0])) == pytest.approx(expected, rel=0.02)
+    assert np.isinf(degrees_of_freedom(np.zeros((10, 2)), np.array([4.0, 4.0])))
+
+
 def test_too_few_draws_or_a_nan_bound_nothing() -> None:
     assert one_sided_bounds(np.zeros(10), 0.95) == (-np.inf, np.inf)
     assert one_sided_bounds(np.array([0.0] * 99 + [np.nan]), 0.9) == (-np.inf, np.inf)
     assert p_value(np.array([5.0] * 99 + [np.nan]), 0.0) == 1.0
-    assert enough_resamples(19, 0.95)
-    assert not enough_resamples(18, 0.95)
+    assert least_resamples(0.95) == 19
+    assert one_sided_bounds(np.arange(19.0), 0.95) == (0.0, 18.0)
+    assert one_sided_bounds(np.arange(18.0), 0.95) == (-np.inf, np.inf)
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(-1, 1), min_size=100, max_size=300), st.floats(-1, 1), st.floats(0.6, 0.99))
-def test_p_value_and_bound_say_the_same(values: list[float], bound: float, level: float) -> None:
+@given(
+    st.lists(st.floats(-1, 1), min_size=100, max_size=300),
+    st.floats(-1, 1),
+    st.floats(0.6, 0.99),
+    st.sampled_from([3.0, 15.0, np.inf]),
+)
+def test_p_value_and_bound_say_the_same(
+    values: list[float], bound: float, level: float, freedom: float
+) -> None:
     draws = np.array(values)
-    p = p_value(draws, bound)
-    if abs(p - (1 - level)) > 1e-6 and abs((1 - level) * 101 % 1) > 1e-6:
-        assert (one_sided_bounds(draws, level)[0] >= bound) == (p <= 1 - level)
+    p = p_value(draws, bound, freedom)
+    if abs(p - (1 - level)) > 1e-6:
+        assert (one_sided_bounds(draws, level, freedom)[0] >= bound) == (p <= 1 - level)
 
 
 @pytest.mark.slow

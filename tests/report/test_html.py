@@ -26,7 +26,9 @@ OUTCOMES = tuple(
          "candidate": 0.8, "bound": 0.5, "low": 0.7, "high": 0.9, "level": 0.95},
         {"id": "not-worse", "metric": "candidate.nfe1.score", "kind": "margin", "status": "INCONCLUSIVE",
          "value": -0.01, "candidate": 0.8, "champion": 0.81, "bound": -0.03, "low": -0.04, "high": 0.02,
-         "level": 0.95},
+         "level": 0.95, "look": 2, "slice": HOSTILE, "slices": [
+             {"name": HOSTILE, "value": -0.01, "low": -0.04, "high": 0.02, "candidate": 0.8, "champion": 0.81,
+              "prompts": 16, "images": 64}]},
         {"id": "gone", "metric": "ratio.score_nfe1", "kind": "min", "status": "ERROR", "bound": 0.8},
     )
 )  # fmt: skip
@@ -92,6 +94,8 @@ def test_shows_every_part(tmp_path: Path) -> None:
         "89%",
         "damaged",
         "800 images/s",
+        "Decided on more images",
+        "-0.010 (-0.040 .. +0.020)",
         "Training",
         "16 × 16–20",
     ):

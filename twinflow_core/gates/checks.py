@@ -12,7 +12,7 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.gates.estimates import estimand_of
 from twinflow_core.gates.looks import LOOKS
 from twinflow_core.gates.metrics import GateName, Scorer, known_metrics
-from twinflow_core.gates.statistics import enough_resamples
+from twinflow_core.gates.statistics import least_resamples
 from twinflow_core.params import PARAMS_FILE, GatesParams, Params, Rule
 
 
@@ -43,7 +43,7 @@ def check_rules(params: Params, where: str = PARAMS_FILE) -> None:
             _check_bounds(rule, place)
             if rule.slices is not None:
                 _check_slices(rule, rule.slices, scorer, params, place)
-        _check_resamples(rules, params.gates.resamples, f"{where}: gates.resamples")
+        _check_resamples(rules, params, f"{where}: gates.resamples")
 
 
 def rules_of(gates: GatesParams, gate: GateName, metrics: Mapping[str, Any]) -> tuple[Rule, ...]:
@@ -150,8 +150,9 @@ def _check_slices(rule: Rule, slices: Sequence[str], scorer: Scorer, params: Par
         )
 
 
-def _check_resamples(rules: Sequence[Rule], resamples: int, place: str) -> None:
+def _check_resamples(rules: Sequence[Rule], params: Params, place: str) -> None:
     """Holm's correction, looks and slices divide 1 - confidence by the number of each."""
+    resamples = params.gates.resamples
     for severity in ("required", "warn"):
         family = [
             rule
@@ -163,10 +164,11 @@ def _check_resamples(rules: Sequence[Rule], resamples: int, place: str) -> None:
         for rule in family:
             parts = len(rule.slices) if rule.slices is not None and rule.reduce == "worst" else 1
             strictest = 1.0 - (1.0 - rule.confidence) / (len(family) * parts * LOOKS)
-            if not enough_resamples(resamples, strictest):
+            least = least_resamples(strictest)
+            if resamples < least:
                 raise TwinflowError(
                     f"{resamples} resamples are too few for a confidence of {strictest:.6g}, which rule "
                     f"`{rule.id}` needs among {len(family)} rules that an interval decides.",
                     where=place,
-                    fix=f"Raise it to at least {round(1.05 / (1.0 - strictest)) + 1}.",
+                    fix=f"Raise it to at least {least}.",
                 )

@@ -126,9 +126,9 @@ def p_value(draws: Array, bound: float, freedom: float = np.inf) -> float:
     return share if np.isinf(freedom) or share >= 1.0 else float(stdtr(freedom, ndtri(share)))
 
 
-def enough_resamples(resamples: int, level: float, freedom: float = np.inf) -> bool:
-    """Whether so many draws have a bound at this level at all."""
-    return _rank(resamples, _expanded(1.0 - level, freedom)) >= 1
+def least_resamples(level: float) -> int:
+    """How many draws it takes to have a bound at this level at all; more if there are few prompts."""
+    return int(np.ceil(round(1.0 / (1.0 - level) - 1.0, 6)))
 
 
 def holm_levels(p_values: Sequence[float], levels: Sequence[float]) -> list[float]:

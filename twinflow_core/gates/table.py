@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from twinflow_core.gates.outcome import RuleOutcome, Status
+from twinflow_core.gates.outcome import RuleOutcome, SliceOutcome, Status
 
 STATUS_STYLE: dict[Status, str] = {
     "PASS": "bold green",
@@ -38,7 +38,11 @@ def gate_table(outcomes: Sequence[RuleOutcome], title: str) -> RenderableType:
             interval_text(outcome),
         )
     told = [outcome for outcome in outcomes if outcome.status != "PASS" or outcome.decided_by == "policy"]
-    return Group(table, *(Text(f"{outcome.id}: {outcome.reason}") for outcome in told))
+    lines = [Text(f"{outcome.id}: {outcome.reason}") for outcome in told]
+    more = [outcome.id for outcome in outcomes if outcome.look == 2]
+    if more:
+        lines.append(Text(f"Decided on more images, drawn for it: {', '.join(more)}."))
+    return Group(table, *lines)
 
 
 def rule_text(outcome: RuleOutcome) -> str:
@@ -65,7 +69,17 @@ def asked_text(outcome: RuleOutcome) -> str:
 
 def interval_text(outcome: RuleOutcome) -> str:
     """The interval of the value; `-` where there is none."""
-    if outcome.low is None or outcome.high is None:
+    return _span(outcome, outcome.low, outcome.high)
+
+
+def slice_text(outcome: RuleOutcome, each: SliceOutcome) -> str:
+    """A slice's value and interval, in the form of its rule's."""
+    sign = "+" if outcome.kind == "margin" else ""
+    return f"{each.value:{sign}.3f} ({_span(outcome, each.low, each.high)})"
+
+
+def _span(outcome: RuleOutcome, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
         return "-"
     sign = "+" if outcome.kind == "margin" else ""
-    return f"{outcome.low:{sign}.3f} .. {outcome.high:{sign}.3f}"
+    return f"{low:{sign}.3f} .. {high:{sign}.3f}"

@@ -174,7 +174,7 @@ def _in_words(rule: Rule, found: _Finding) -> str:
     """The interval against the limit, for people."""
     limit, low, high = found.limit, found.low, found.high
     if low is None or high is None:
-        return "The resamples are too few for an interval."
+        return "Too few prompts, or too few resamples, for an interval at this confidence."
     if limit.kind == "margin":
         bad, good = sorted((limit.sign * low, limit.sign * high))
         return _margin_in_words(rule, bad, good, found.status)

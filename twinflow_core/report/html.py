@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from twinflow_core.gates.table import asked_text, interval_text, rule_text, value_text
+from twinflow_core.gates.table import asked_text, interval_text, rule_text, slice_text, value_text
 from twinflow_core.report.context import ReportContext
 from twinflow_core.report.curves import training_curves
 from twinflow_core.report.interval_picture import interval_picture
@@ -54,6 +54,7 @@ def _template() -> Template:
         "interval_picture": interval_picture,
         "interval_text": interval_text,
         "rule_text": rule_text,
+        "slice_text": slice_text,
         "value_text": value_text,
     }
     environment.filters |= {"extent": _extent, "png": _png, "svg": _svg}
