@@ -38,6 +38,8 @@ def rule(**fields: Any) -> dict[str, Any]:
         (rule(metric="serving.p95_ms", bound=1000), True),
         (rule(kind="margin", bound=-0.03), True),
         (rule(value=None), True),
+        (rule(bound=0.81, slices=[{"name": "counting"}]), True),
+        (rule(low=0.79, high=0.81, look=2), True),
     ],
 )
 def test_a_rule_comes_out_as_recorded_or_is_named(recorded: dict[str, Any], same: bool) -> None:

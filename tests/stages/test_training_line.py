@@ -17,6 +17,8 @@ from twinflow_core.data.decode import decode_rgb, fit_square
 from twinflow_core.data.shards import count_rows, read_rows
 from twinflow_core.errors import TwinflowError
 from twinflow_core.evaluation.samples import read_samples
+from twinflow_core.evaluation.second_look import evaluate_more
+from twinflow_core.evaluation.served import images_to_draw
 from twinflow_core.params import Params, load_params
 from twinflow_core.stages.base import base
 from twinflow_core.stages.encode import encode, to_signed
@@ -125,6 +127,21 @@ def test_models_are_compared_on_the_same_prompts(line: Path) -> None:
         (s.prompt_id, s.prompt, s.sample) for s in theirs
     }
     assert all(math.isnan(s.correct) for s in ours)
+
+
+def test_a_second_look_is_larger_and_asks_a_served_package_for_the_same_images(
+    params: Params, line: Path
+) -> None:
+    larger = params.larger_evaluation()
+    assert larger is not None
+    samples, metrics = evaluate_more(params, larger, line, ["nfe1", "nfe2"])
+    wanted = images_to_draw(params.model_copy(update={"evaluate": larger}), line, None)
+    for setting in ("nfe1", "nfe2"):
+        ours = [(s.prompt_id, s.prompt, s.sample) for s in samples if s.setting == setting]
+        assert ours == [(each["prompt_id"], each["prompt"], each["sample"]) for each in wanted]
+    assert metrics["candidate"].keys() == {"nfe1", "nfe2"}
+    first = read_samples(line / "eval/candidate/samples.parquet")
+    assert len(samples) > len([s for s in first if s.setting in metrics["candidate"]])
 
 
 def test_another_resolution_than_the_models_is_refused(params: Params, line: Path, tmp_path: Path) -> None:
