@@ -133,11 +133,16 @@ def _judge(
         theirs = serve_champion(run, state.version)
         champion = Measurements(theirs.metrics, as_candidate(read_scores(theirs.samples)))
         champion_samples = theirs.samples
-    larger = run.params.larger_evaluation()
+    second: list[Evidence] = []
+
+    def draw_more(settings: Sequence[str]) -> Evidence:
+        second.append(_larger_set(run, settings, state.version))
+        return second[0]
+
     outcomes = judge_in_looks(
         rules,
         Evidence(Measurements(metrics, scores), champion),
-        (lambda settings: _larger_set(run, settings, state.version)) if larger else None,
+        draw_more if run.params.larger_evaluation() else None,
         resamples=gates.resamples,
         seed=run.params.evaluate.seed,
         on_no_champion=gates.on_no_champion,
@@ -156,7 +161,7 @@ def _judge(
         on_no_champion=gates.on_no_champion,
         on_inconclusive=gates.on_inconclusive,
         rules=rules,
-        prompts_hash=prompts_hash(scores),
+        prompts_hash=prompts_hash(scores, *(each.candidate.scores for each in second)),
         evaluator_hash=evaluator_hash(run),
         seed=run.params.evaluate.seed,
         resamples=gates.resamples,

@@ -83,3 +83,4 @@ def test_prompts_hash_follows_texts() -> None:
     table = sample_table({KEY: 0.5}, prompts_per_task=1, images_per_prompt=1)
     other = changed(table, 0, prompt="a photo of something else")
     assert prompts_hash(prompt_scores(table)) != prompts_hash(prompt_scores(other))
+    assert prompts_hash(prompt_scores(table)) != prompts_hash(prompt_scores(table), prompt_scores(other))

@@ -139,10 +139,11 @@ def as_candidate(
     return {("candidate", setting): each for (_, setting), each in scores.items()}
 
 
-def prompts_hash(scores: Mapping[ImageSet, PromptScores]) -> str:
+def prompts_hash(*sets: Mapping[ImageSet, PromptScores]) -> str:
     """SHA-256 of the prompts that were evaluated: ids, texts, tasks, images a prompt."""
     rows = {
         (prompt_id, prompt, task, int(images))
+        for scores in sets
         for each in scores.values()
         for prompt_id, prompt, task, images in zip(
             each.prompt_ids, each.prompts, each.tasks, each.images, strict=True
