@@ -90,6 +90,16 @@ class FinetuneParams(Section):
     log_every: Positive
     checkpoint_every: Positive
 
+    @model_validator(mode="after")
+    def _rectification_needs_a_fake_branch(self) -> FinetuneParams:
+        trained = self.shares.get("fake", 0) > 0 and self.adversarial_weight > 0
+        if self.rectify_weight > 0 and self.shares.get("one_step", 0) > 0 and not trained:
+            raise ValueError(
+                "rectification would follow a fake branch that nothing trains: give shares.fake and "
+                "adversarial_weight a positive value, or set rectify_weight to 0"
+            )
+        return self
+
 
 class EvaluateParams(Section):
     """What is sampled and how it is scored."""
@@ -230,6 +240,10 @@ def _explain(error: ValidationError, path: Path) -> TwinflowError:
         )
     if first["type"] == "missing":
         return TwinflowError(f"Key `{key}` is missing{others}.", where=f"{path}: {key}", fix="Add the key.")
+    if first["type"] == "value_error":
+        return TwinflowError(
+            f"`{key}`: {first['ctx']['error']}{others}.", where=f"{path}: {key}", fix="Change one of them."
+        )
     return TwinflowError(
         f"`{key}` cannot be {first['input']!r}: {first['msg']}{others}.",
         where=f"{path}: {key}",
