@@ -110,6 +110,7 @@ class FinetuneParams(Section):
     checkpoint_every: Positive
     near_target: Literal["recursive", "velocity"] = "recursive"
     fakes: Literal["own", "shared"] = "own"
+    rectify_target: Literal["clamped", "normalised"] = "clamped"
     rectify_warmup: Annotated[int, Field(ge=0)] = 0
     data_free: bool = False
     lora_rank: Annotated[int, Field(ge=0)] = 0

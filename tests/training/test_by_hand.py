@@ -175,6 +175,26 @@ def test_the_loss_is_that_of_the_equations(order: int, step: int) -> None:
     assert result.metrics["rectify"] == pytest.approx(mean(by_hand.rectify_row, one_step), rel=1e-12)
 
 
+def test_a_normalised_rectification_is_distribution_matching_on_the_one_step_images() -> None:
+    batch, draws = double_batch(), double_draws(0)
+    real, online = Formula((0.5, 0.3, 0.0, 0.6)), Formula(ONLINE)
+    base = Networks(online, Formula(AVERAGED), lambda x, t, r, c: real(x, t, torch.zeros_like(t), c))
+    options = OPTIONS.model_copy(update={"rectify_target": "normalised", "real_velocity": "base"})
+    result = twinflow_loss(base, batch, draws, COUNTS, options)
+    lost = []
+    for i in range(COUNTS.one_step):
+        z, c, t = draws.z[i].numpy(), float(batch.conditioning.pooled[i, 0]), float(draws.rectify_t[i])
+        renoise = draws.rectify_z[i].numpy()
+        x = z - online.of_row(z, 1.0, 0.0, c)
+        mixed = t * renoise + (1 - t) * x
+        with_prompt, without = real.of_row(mixed, t, 0.0, c), real.of_row(mixed, t, 0.0, 0.0)
+        guided = with_prompt + options.guidance * (with_prompt - without)
+        knows = np.mean(np.abs(with_prompt - (renoise - x)))
+        pull = (guided - online.of_row(mixed, -t, -t, c)) / knows
+        lost.append(np.mean(np.clip(pull, -3, 3) ** 2))
+    assert result.metrics["rectify"] == pytest.approx(float(np.mean(lost)), rel=1e-12)
+
+
 def mean(term: Callable[[int], Term], rows: range) -> float:
     return float(np.mean([term(i).loss for i in rows]))
 

@@ -15,7 +15,9 @@ from twinflow_core.flow.losses import robust, squared_error, time_weight
 from twinflow_core.flow.path import interpolate
 from twinflow_core.flow.targets import (
     CLAMP,
+    NORMALISED_CLAMP,
     guided_target,
+    normalised_difference,
     rcgm_error,
     rcgm_integral,
     rcgm_start,
@@ -162,31 +164,39 @@ def _rectification(
     options: FinetuneParams,
 ) -> tuple[Tensor, dict[str, float]]:
     """d(F(z, 1, 0), sg[F(z, 1, 0) + Delta_v]) of each re-noised one-step sample (eq. 7 and 9)."""
-    rows = slice(0, counts.one_step)
-    f = prediction[rows]
-    conditioning = batch.conditioning[rows]
-    t = draws.rectify_t
+    f = prediction[: counts.one_step]
     with torch.no_grad():
-        x_t = interpolate(draws.z[rows] - f, draws.rectify_z, t)
-        if networks.base is None:
-            both = networks.online(
-                x_t.repeat(2, 1, 1, 1),
-                torch.cat([t, -t]),
-                torch.cat([t, -t]),
-                Conditioning.cat([conditioning, conditioning]),
-            )
-            v_real, v_fake = both.chunk(2)
+        x = draws.z[: counts.one_step] - f
+        x_t = interpolate(x, draws.rectify_z, draws.rectify_t)
+        v_real, v_fake, conditional = _real_and_fake(networks, batch, x_t, draws.rectify_t, counts, options)
+        if options.rectify_target == "clamped":
+            difference = velocity_difference(v_real, v_fake)
         else:
-            v_fake = networks.online(x_t, -t, -t, conditioning)
-            conditional, unconditional = both_conditions(networks, batch, x_t, t, rows)
-            v_real = guided_target(conditional, conditional, unconditional, options.guidance)
-        difference = velocity_difference(v_real, v_fake)
-    rows_lost = robust(squared_error(f, f.detach() + difference))
+            difference = normalised_difference(v_real, v_fake, conditional - (draws.rectify_z - x))
+    distance = squared_error(f, f.detach() + difference)
+    rows_lost = robust(distance) if options.rectify_target == "clamped" else distance
+    bound = CLAMP if options.rectify_target == "clamped" else NORMALISED_CLAMP
     return rows_lost, {
         "rectify": float(rows_lost.detach().mean()),
         "velocity_difference": float(difference.square().mean().sqrt()),
-        "rectify_clamped": float((difference.abs() >= CLAMP).float().mean()),
+        "rectify_clamped": float((difference.abs() >= bound).float().mean()),
     }
+
+
+def _real_and_fake(
+    networks: Networks, batch: Batch, x_t: Tensor, t: Tensor, counts: RoleCounts, options: FinetuneParams
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both velocities of eq. 7, and the real one before guidance (which an online network has learnt in)."""
+    rows = slice(0, counts.one_step)
+    conditioning = batch.conditioning[rows]
+    if networks.base is None:
+        twice = Conditioning.cat([conditioning, conditioning])
+        signed = torch.cat([t, -t])
+        v_real, v_fake = networks.online(x_t.repeat(2, 1, 1, 1), signed, signed, twice).chunk(2)
+        return v_real, v_fake, v_real
+    v_fake = networks.online(x_t, -t, -t, conditioning)
+    conditional, unconditional = both_conditions(networks, batch, x_t, t, rows)
+    return guided_target(conditional, conditional, unconditional, options.guidance), v_fake, conditional
 
 
 def _row_weight(draws: StepDraws, real: slice, options: FinetuneParams) -> Tensor:
