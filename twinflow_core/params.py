@@ -67,9 +67,28 @@ class ReferenceParams(Section):
     guidance: Annotated[float, Field(ge=0.0)]
 
 
-class FinetuneParams(Section):
-    """The TwinFlow objective (arXiv 2512.05150) and its training loop."""
+class MeanflowParams(Section):
+    """How MeanFlow's derivative along the path is taken; `step` is that of the finite difference."""
 
+    derivative: Literal["finite_difference", "forward_mode"] = "finite_difference"
+    step: Annotated[float, Field(gt=0.0, le=0.1)] = 0.005
+
+
+class VsdParams(Section):
+    """The fake score of VSD: low-rank weights on the frozen base, or a full copy of it."""
+
+    fake_score: Literal["lora", "full"] = "lora"
+    rank: Positive = 16
+    learning_rate_factor: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class FinetuneParams(Section):
+    """The objective (TwinFlow, arXiv 2512.05150, or a rival of it) and its training loop.
+
+    What has a default here is an option that params.yaml need not name.
+    """
+
+    objective: Literal["twinflow", "rcgm", "flow_matching", "meanflow", "vsd"] = "twinflow"
     steps: Positive
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0.0)]
@@ -89,6 +108,41 @@ class FinetuneParams(Section):
     seed: int
     log_every: Positive
     checkpoint_every: Positive
+    near_target: Literal["recursive", "velocity"] = "recursive"
+    fakes: Literal["own", "shared"] = "own"
+    rectify_target: Literal["clamped", "normalised"] = "clamped"
+    rectify_warmup: Annotated[int, Field(ge=0)] = 0
+    data_free: bool = False
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    accumulation: Positive = 1
+    validate_every: Annotated[int, Field(ge=0)] = 100
+    sample_every: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    meanflow: MeanflowParams = MeanflowParams()
+    vsd: VsdParams = VsdParams()
+
+    @model_validator(mode="after")
+    def _own_samples_need_a_teacher(self) -> FinetuneParams:
+        if self.data_free and (self.real_velocity != "base" or self.objective not in ("twinflow", "rcgm")):
+            raise ValueError(
+                "data_free trains on the model's own samples, so the frozen base must say where they should go: "
+                "set real_velocity to base, and objective to twinflow or rcgm"
+            )
+        if self.data_free and self.fakes == "shared":
+            raise ValueError("with data_free every row has a sample of its own: set fakes to own")
+        return self
+
+    @model_validator(mode="after")
+    def _rectification_needs_a_fake_branch(self) -> FinetuneParams:
+        trained = self.shares.get("fake", 0) > 0 and self.adversarial_weight > 0
+        follows = self.rectify_weight > 0 and self.shares.get("one_step", 0) > 0
+        if self.objective == "twinflow" and follows and not trained:
+            raise ValueError(
+                "rectification would follow a fake branch that nothing trains: give shares.fake and "
+                "adversarial_weight a positive value, or set rectify_weight to 0"
+            )
+        return self
 
 
 class EvaluateParams(Section):
@@ -249,6 +303,10 @@ def _explain(error: ValidationError, path: Path) -> TwinflowError:
         )
     if first["type"] == "missing":
         return TwinflowError(f"Key `{key}` is missing{others}.", where=f"{path}: {key}", fix="Add the key.")
+    if first["type"] == "value_error":
+        return TwinflowError(
+            f"`{key}`: {first['ctx']['error']}{others}.", where=f"{path}: {key}", fix="Change one of them."
+        )
     return TwinflowError(
         f"`{key}` cannot be {first['input']!r}: {first['msg']}{others}.",
         where=f"{path}: {key}",

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from twinflow_core.flow.path import expand
+from twinflow_core.flow.distribution_matching import distribution_matching_target
+from twinflow_core.flow.path import expand, interpolate
 from twinflow_core.flow.targets import (
     guided_target,
+    normalised_difference,
     rcgm_error,
     rcgm_integral,
     rcgm_start,
@@ -110,6 +112,17 @@ def test_targets_move_at_most_the_clamp(prediction: float, error: float) -> None
     f, e = torch.full((1, 1, 1, 1), prediction), torch.full((1, 1, 1, 1), error)
     assert (shifted_target(f, e) - f).abs().max() <= 1 + 1e-6
     assert velocity_difference(f, e).abs().max() <= 1
+
+
+def test_the_normalised_difference_is_the_move_of_distribution_matching() -> None:
+    x, z, t = noise(3), noise(3).flip(0), rows(0.2, 0.5, 0.9)
+    x_t = interpolate(x, z, t)
+    v_real, v_fake = 0.3 * x_t + 0.1, -0.2 * x_t
+    moved = distribution_matching_target(x, x_t, t, v_real, v_fake)
+    difference = normalised_difference(v_real, v_fake, v_real - (z - x))
+    # F = z - x, so that F moves against x.
+    assert torch.allclose(-difference, moved - x)
+    assert normalised_difference(v_real, v_fake, torch.zeros_like(x)).abs().max() <= 3
 
 
 def test_an_order_below_one_is_refused() -> None:

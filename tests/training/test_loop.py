@@ -1,10 +1,12 @@
 """The loop on a real, tiny SD3: it learns, resumes to the same bits, and stops with a cause."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.tiny_pipeline import build_tiny_pipeline
 from tests.training.test_twinflow_objective import OPTIONS
@@ -15,6 +17,8 @@ from twinflow_core.params import FinetuneParams
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.roles import Role
+from twinflow_core.training.sample_sheet import SampleSheet
+from twinflow_core.training.validation import validation_loss
 
 STEPS = OPTIONS.model_copy(update={"steps": 6, "batch_size": 4, "checkpoint_every": 2})
 
@@ -89,3 +93,57 @@ def test_a_backbone_blind_to_the_sign_is_refused_before_training(folder: Path, t
         torch.nn.init.zeros_(parameter)
     with pytest.raises(TwinflowError, match="cannot tell time"):
         Training(backbone.velocity, data_of(backbone), STEPS, Resume(tmp_path, "k")).run()
+
+
+def test_held_out_loss_and_sign_sensitivity_are_logged_and_change_no_weight(
+    folder: Path, tmp_path: Path
+) -> None:
+    options = STEPS.model_copy(update={"validate_every": 2, "sample_every": 3})
+    backbone = load_backbone(folder)
+    data = data_of(backbone)
+    sheet = SampleSheet(backbone, data, tmp_path / "sheets", seed=0)
+    resume = Resume(tmp_path / "watched", "k")
+    watched = Training(backbone.velocity, data, options, resume, validation=data, watch=sheet.draw)
+    watched.run()
+    assert [row["step"] for row in watched.log if "validation_loss" in row] == [2, 4, 6]
+    assert all(row["sign_sensitivity"] > 1e-3 for row in watched.log)
+    assert torch.equal(weights(watched), weights(train(folder, STEPS, tmp_path / "plain")))
+    sheets = sorted((tmp_path / "sheets").iterdir())
+    assert [path.name for path in sheets] == ["step_000003.png", "step_000006.png"]
+    with Image.open(sheets[0]) as picture:
+        assert picture.size == (8 * backbone.resolution, 2 * backbone.resolution)
+    speed = json.loads((resume.folder / "speed.json").read_text())
+    assert speed["images_per_second"] > 0
+    assert not any("second" in name for row in watched.log for name in row)
+
+
+def test_the_held_out_loss_has_the_same_draws_every_time(folder: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(folder)
+    training = Training(backbone.velocity, data_of(backbone), STEPS, Resume(tmp_path, "k"))
+    twice = [
+        validation_loss(training.objective, training.averaged, None, training.data, STEPS, training.device)
+        for _ in range(2)
+    ]
+    assert twice[0] == twice[1]
+
+
+def test_short_floats_stay_near_long_ones(folder: Path, tmp_path: Path) -> None:
+    first = [
+        train(
+            folder, STEPS.model_copy(update={"steps": 1, "precision": precision}), tmp_path / precision
+        ).log[0]
+        for precision in ("float32", "bfloat16")
+    ]
+    assert first[0]["loss_fake"] != first[1]["loss_fake"]
+    assert first[1]["loss_fake"] == pytest.approx(first[0]["loss_fake"], rel=0.02)
+
+
+def test_a_compiled_network_is_one_graph_with_the_same_output(folder: Path) -> None:
+    velocity = load_backbone(folder).velocity.copy()
+    torch.nn.init.normal_(velocity.target_time.embed.linear_2.weight)
+    data = data_of(load_backbone(folder))
+    compiled = torch.compile(velocity, dynamic=True, fullgraph=True, backend="eager")
+    for rows in (2, 3):
+        t = torch.linspace(0.1, 0.9, rows)
+        inputs = (data.latents[:rows], t, t / 2, data.conditioning[data.caption[:rows]])
+        assert torch.allclose(compiled(*inputs), velocity(*inputs), atol=1e-6)

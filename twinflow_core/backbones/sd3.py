@@ -32,7 +32,7 @@ class Sd3Velocity(nn.Module):
         self.target_time = TargetTime(host)
 
     def forward(self, x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
-        """The velocity, [B, C, H, W].
+        """The velocity, [B, C, H, W], in the type of x_t even where the layers run in a shorter one.
 
         Args:
             x_t: latents [B, C, H, W].
@@ -47,12 +47,17 @@ class Sd3Velocity(nn.Module):
             encoder_hidden_states=conditioning.prompt_embeds,
             pooled_projections=conditioning.pooled,
             return_dict=False,
-        )[0]
+        )[0].to(x_t.dtype)
 
     def copy(self) -> Sd3Velocity:
-        """A copy with parameters and hook of its own, without gradients."""
-        twin = copy.deepcopy(self)
+        """A copy with a hook of its own and without gradients; it shares the parameters that are frozen."""
+        shared: dict[int, Any] = {id(p): p for p in self.parameters() if not p.requires_grad}
+        twin = copy.deepcopy(self, shared)
         return twin.requires_grad_(False).eval()
+
+    def independent_copy(self) -> Sd3Velocity:
+        """A copy that shares nothing, without gradients."""
+        return copy.deepcopy(self).requires_grad_(False)
 
 
 class Sd3Backbone:

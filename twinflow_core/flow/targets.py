@@ -12,6 +12,8 @@ from torch import Tensor
 from twinflow_core.flow.path import Velocity, expand, jump
 
 CLAMP = 1.0
+NORMALISED_CLAMP = 3.0
+RESIDUAL_FLOOR = 0.05
 
 
 def guided_target(v: Tensor, conditional: Tensor, unconditional: Tensor, strength: float) -> Tensor:
@@ -76,3 +78,15 @@ def shifted_target(prediction: Tensor, error: Tensor, clamp: float = CLAMP) -> T
 def velocity_difference(v_real: Tensor, v_fake: Tensor, clamp: float = CLAMP) -> Tensor:
     """Delta_v = v_real(x_t, t) - v_fake(x_t, -t) (eq. 7), clamped per element as the authors' code does."""
     return (v_real - v_fake).clamp(-clamp, clamp)
+
+
+def normalised_difference(
+    v_real: Tensor, v_fake: Tensor, residual: Tensor, clamp: float = NORMALISED_CLAMP
+) -> Tensor:
+    """Delta_v over the mean of |residual| in each row, clamped per element.
+
+    With the residual v - (z - x) of the real velocity at a re-noised sample x, this is DMD's weight (arXiv
+    2311.18828, eq. 8) written for velocities: a row counts for less where the real velocity itself knows little.
+    """
+    scale = residual.abs().flatten(1).mean(dim=1).clamp(min=RESIDUAL_FLOOR)
+    return ((v_real - v_fake) / expand(scale, v_real)).clamp(-clamp, clamp)

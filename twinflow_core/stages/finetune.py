@@ -1,4 +1,4 @@
-"""The `finetune` stage: TwinFlow on the encoded data, from the base model to `models/candidate/`."""
+"""The `finetune` stage: the objective on the encoded data, from the base model to `models/candidate/`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 
 from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.backbones.lora import merge_lora
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
 from twinflow_core.stages.entry import run_stage
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.loop import Resume, Training
+from twinflow_core.training.sample_sheet import SampleSheet
 
 OUTPUT = Path("models/candidate")
 LOG = "training_log.csv"
@@ -30,15 +32,21 @@ def finetune(params: Params, root: Path) -> None:
     backbone = load_backbone(root / "models/base")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     key = _run_key(params, root)
+    resume = Resume(state_home(root) / "training" / key, key)
+    validation = EncodedData.load(root / "data/encoded", "validation")
+    sheet = SampleSheet(backbone, validation, resume.folder / "samples", params.finetune.seed)
     training = Training(
         backbone.velocity.to(device),
         EncodedData.load(root / "data/encoded", "train"),
         params.finetune,
-        Resume(state_home(root) / "training" / key, key),
+        resume,
+        validation,
+        sheet.draw,
     )
     averaged = training.run()
     backbone.velocity.load_state_dict(averaged.state_dict())
     backbone.velocity.to("cpu")
+    merge_lora(backbone.velocity.transformer)
     with whole_folder(root / OUTPUT) as output:
         backbone.save(output)
         _write_log(training.log, output / LOG)

@@ -18,5 +18,8 @@ def effective_decay(decay: float, updates: int) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, online: nn.Module, decay: float) -> None:
-    """average = decay average + (1 - decay) online, parameter by parameter, in place."""
-    torch._foreach_lerp_(list(average.parameters()), list(online.parameters()), 1 - decay)
+    """average = decay average + (1 - decay) online, in place, for every parameter that is trained."""
+    trained = [
+        (a, o) for a, o in zip(average.parameters(), online.parameters(), strict=True) if o.requires_grad
+    ]
+    torch._foreach_lerp_([a for a, _ in trained], [o for _, o in trained], 1 - decay)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.lora import add_lora
 from twinflow_core.backbones.sd3 import Sd3Velocity
 from twinflow_core.backbones.target_time import sign_sensitivity
 from twinflow_core.errors import TwinflowError
@@ -19,10 +21,16 @@ from twinflow_core.training.checkpoint import load_state, save_state
 from twinflow_core.training.draws import batch_rows, uniform
 from twinflow_core.training.ema import effective_decay, update_average
 from twinflow_core.training.encoded import EMPTY_CAPTION, EncodedData
+from twinflow_core.training.execution import make_networks, reduced_precision
+from twinflow_core.training.micro_batches import joined_metrics, micro_batches
+from twinflow_core.training.objectives import make_objective, needs_base
+from twinflow_core.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
 from twinflow_core.training.roles import role_counts
 from twinflow_core.training.schedule import learning_rate_factor
+from twinflow_core.training.speed import Speed
+from twinflow_core.training.step import Batch, MicroBatch, StepLoss
 from twinflow_core.training.twinflow_draws import draw_step
-from twinflow_core.training.twinflow_objective import Batch, Networks, StepLoss, twinflow_loss
+from twinflow_core.training.validation import validation_loss
 
 LEAST_SIGN_SENSITIVITY = 1e-6
 
@@ -43,21 +51,30 @@ class Training:
         data: the training rows.
         options: the finetune section.
         resume: where to keep the state for a resumption.
+        validation: held-out rows, or None to log no validation loss.
+        watch: told the averaged network and the finished steps, every `sample_every` steps.
     """
 
     def __init__(
-        self, online: Sd3Velocity, data: EncodedData, options: FinetuneParams, resume: Resume
+        self,
+        online: Sd3Velocity,
+        data: EncodedData,
+        options: FinetuneParams,
+        resume: Resume,
+        validation: EncodedData | None = None,
+        watch: Callable[[Sd3Velocity, int], None] | None = None,
     ) -> None:
-        self.online = online.train().requires_grad_(True)
+        self.online = _trainable(online.train(), options)
         self.averaged = online.copy()
-        self.base = copy.deepcopy(self.averaged) if options.real_velocity == "base" else None
-        self.data = data
+        self.base = online.copy() if needs_base(options) else None
+        self.objective = make_objective(options, self.base)
+        self.data, self.validation = data, validation
         self.options = options
         self.resume = resume
+        self.watch = watch
         self.device = next(online.parameters()).device
-        self.optimizer = torch.optim.AdamW(
-            online.parameters(), lr=options.learning_rate, betas=options.betas, weight_decay=0.0, fused=True
-        )
+        self.networks = make_networks(self.online, self.averaged, self.base, options.compile)
+        self.optimizer = make_optimizer(self.online, self.objective.own, options)
         self.finished_steps = 0
         self.log: list[dict[str, float]] = []
 
@@ -68,40 +85,47 @@ class Training:
             TwinflowError: the network cannot tell -t from t, or the loss stopped being finite.
         """
         self._restore()
-        if self.finished_steps == 0:
+        if self.finished_steps == 0 and self.options.objective == "twinflow":
             self._require_sign_sensitivity()
+            _say_when_rectification_starts(self.options)
+        speed = Speed(self.device)
         with Reporter("fine-tune", self.options.steps) as reporter:
             reporter.update(self.finished_steps)
             for step in range(self.finished_steps, self.options.steps):
                 metrics = self._step(step)
                 self.finished_steps = step + 1
                 if self.finished_steps % self.options.log_every == 0:
-                    self.log.append({"step": float(self.finished_steps), **metrics})
+                    self.log.append({"step": float(self.finished_steps), **metrics, **self._probes()})
                 if self.finished_steps % self.options.checkpoint_every == 0:
                     self._save()
-                reporter.update(self.finished_steps, f"loss {metrics['loss']:.3f}")
+                if self.watch and _is_due(self.finished_steps, self.options.sample_every):
+                    self.watch(self.averaged, self.finished_steps)
+                rate = speed.add(self.options.batch_size)
+                reporter.update(self.finished_steps, f"loss {metrics['loss']:.3f}, {rate:.0f} images/s")
+        speed.write(self.resume.folder)
         return self.averaged
 
     def _step(self, step: int) -> dict[str, float]:
         options = self.options
         factor = learning_rate_factor(step, options.steps, options.warmup_steps, options.decay_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = options.learning_rate * factor
-        result = self._loss(step)
-        result.loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.online.parameters(), options.clip_norm, foreach=True)
-        _require_finite(step, result, float(norm))
+        set_learning_rate(self.optimizer, options.learning_rate * factor)
+        parts: list[StepLoss] = []
+        for rows in self._rows(step):
+            with reduced_precision(self.device, options.precision):
+                parts.append(self.objective.loss(self.networks, rows, step))
+            parts[-1].loss.backward()
+        metrics = joined_metrics(parts)
+        norm = clip_gradients(self.online, self.objective.own, options.clip_norm)
+        _require_finite(step, metrics, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         update_average(self.averaged, self.online, effective_decay(options.ema_decay, step))
-        return result.metrics | {
-            "gradient_norm": float(norm),
-            "learning_rate": options.learning_rate * factor,
-        }
+        return metrics | {"gradient_norm": norm, "learning_rate": options.learning_rate * factor}
 
-    def _loss(self, step: int) -> StepLoss:
+    def _rows(self, step: int) -> list[MicroBatch]:
         options = self.options
-        counts = role_counts(options.shares, step, options.batch_size)
+        shares = {role: options.shares.get(role, 0.0) for role in self.objective.roles}
+        counts = role_counts(shares, step, options.batch_size)
         rows = batch_rows(options.seed, step, options.batch_size, len(self.data))
         captions = self.data.caption[rows]
         dropped = uniform(options.seed, step, "caption dropout", len(rows)) < options.caption_dropout
@@ -111,16 +135,30 @@ class Training:
             self.data.conditioning[captions].to(self.device),
             self.data.empty.to(self.device),
         )
-        draws = draw_step(options.seed, step, counts, self.data.latent_shape).to(self.device)
-        return twinflow_loss(Networks(self.online, self.averaged, self.base), batch, draws, counts, options)
+        shape = self.data.latent_shape
+        draws = draw_step(options.seed, step, counts, shape, options.data_free).to(self.device)
+        return micro_batches(batch, draws, counts, options.accumulation)
+
+    def _probes(self) -> dict[str, float]:
+        """What is measured at logged steps alone; nothing here moves a weight or a draw."""
+        probes: dict[str, float] = {}
+        if self.options.objective == "twinflow":
+            probes["sign_sensitivity"] = self._sign_sensitivity()
+        if self.validation is not None and _is_due(self.finished_steps, self.options.validate_every):
+            probes["validation_loss"] = validation_loss(
+                self.objective, self.averaged, self.base, self.validation, self.options, self.device
+            )
+        return probes
 
     @torch.no_grad()
-    def _require_sign_sensitivity(self) -> None:
+    def _sign_sensitivity(self) -> float:
         x = self.data.latents[:1].to(self.device)
         t = torch.full((1,), 0.5, device=self.device)
         conditioning: Conditioning = self.data.empty.to(self.device)
-        there, mirrored = self.online(x, t, t, conditioning), self.online(x, -t, -t, conditioning)
-        if sign_sensitivity(there, mirrored) < LEAST_SIGN_SENSITIVITY:
+        return sign_sensitivity(self.online(x, t, t, conditioning), self.online(x, -t, -t, conditioning))
+
+    def _require_sign_sensitivity(self) -> None:
+        if self._sign_sensitivity() < LEAST_SIGN_SENSITIVITY:
             raise TwinflowError(
                 "This backbone cannot tell time -t from t, so TwinFlow's fake branch would do nothing.",
                 where="F(x, -0.5, -0.5) equals F(x, 0.5, 0.5)",
@@ -131,6 +169,7 @@ class Training:
         parts = {
             "online": self.online.state_dict(),
             "averaged": self.averaged.state_dict(),
+            "own": self.objective.own.state_dict() if self.objective.own else None,
             "optimizer": self.optimizer.state_dict(),
             "log": self.log,
         }
@@ -143,14 +182,37 @@ class Training:
         self.finished_steps, parts = state
         self.online.load_state_dict(parts["online"])
         self.averaged.load_state_dict(parts["averaged"])
+        if self.objective.own:
+            self.objective.own.load_state_dict(parts["own"])
         self.optimizer.load_state_dict(parts["optimizer"])
         self.log = parts["log"]
 
 
-def _require_finite(step: int, result: StepLoss, norm: float) -> None:
-    if math.isfinite(result.metrics["loss"]) and math.isfinite(norm):
+def _trainable(online: Sd3Velocity, options: FinetuneParams) -> Sd3Velocity:
+    """The network with what is to be trained marked: everything, or low-rank weights and the target time."""
+    online.requires_grad_(True)
+    if options.lora_rank:
+        add_lora(online.transformer, options.lora_rank, options.seed)
+    return online
+
+
+def _is_due(finished_steps: int, every: int) -> bool:
+    return every > 0 and finished_steps % every == 0
+
+
+def _say_when_rectification_starts(options: FinetuneParams) -> None:
+    if options.rectify_weight > 0 and options.rectify_warmup == 0:
+        print(
+            "Rectification has its full weight from the first step, before the fake branch has learnt anything; "
+            "rectify_warmup lets it rise.",
+            file=sys.stderr,
+        )
+
+
+def _require_finite(step: int, metrics: dict[str, float], norm: float) -> None:
+    if math.isfinite(metrics["loss"]) and math.isfinite(norm):
         return
-    worst = [name for name, value in result.metrics.items() if not math.isfinite(value)]
+    worst = [name for name, value in metrics.items() if not math.isfinite(value)]
     raise TwinflowError(
         f"Training stopped: the loss is not finite at step {step}.",
         where=f"step {step}: {', '.join(worst) or 'gradient'} not finite, gradient norm {norm}",

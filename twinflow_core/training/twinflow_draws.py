@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ class StepDraws:
         z: [B, C, H, W], the noise of each row; of a fake row, the fresh noise its fake is mixed with.
         t: [B] in [-1, 1]: 1 for one_step, negative for fake.
         r: [B]: 0 for one_step, close below t for near, uniform in [0, t] for any, t for fake.
-        fake_z: [fake, C, H, W], the noise the fakes are generated from.
+        fake_z: [fake, C, H, W], the noise the fakes are generated from; [B, C, H, W] where all rows are.
         rectify_z: [one_step, C, H, W], the noise that rectification mixes the one-step samples with.
         rectify_t: [one_step] in (0, 1).
     """
@@ -38,7 +38,16 @@ class StepDraws:
         return StepDraws(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
-def draw_step(seed: int, step: int, counts: RoleCounts, shape: tuple[int, int, int]) -> StepDraws:
+def at_equal_times(draws: StepDraws, rows: slice) -> StepDraws:
+    """The same draws with r = t in these rows."""
+    r = draws.r.clone()
+    r[rows] = draws.t[rows]
+    return replace(draws, r=r)
+
+
+def draw_step(
+    seed: int, step: int, counts: RoleCounts, shape: tuple[int, int, int], data_free: bool = False
+) -> StepDraws:
     """All draws of a step.
 
     Args:
@@ -46,6 +55,7 @@ def draw_step(seed: int, step: int, counts: RoleCounts, shape: tuple[int, int, i
         step: 0-based.
         counts: rows by role.
         shape: (C, H, W) of the latents.
+        data_free: whether the rows of every role start from one-step samples.
     """
     u = uniform(seed, step, "t", counts.total)
     gap = uniform(seed, step, "r", counts.total)
@@ -58,7 +68,7 @@ def draw_step(seed: int, step: int, counts: RoleCounts, shape: tuple[int, int, i
         z=normal(seed, step, "z", (counts.total, *shape)),
         t=torch.cat([ones, near, any_, -fake]),
         r=torch.cat([ones * 0, near * (1 - NEAR_GAP * near_gap), any_ * (1 - any_gap), -fake]),
-        fake_z=normal(seed, step, "fake z", (counts.fake, *shape)),
+        fake_z=normal(seed, step, "fake z", (counts.total if data_free else counts.fake, *shape)),
         rectify_z=normal(seed, step, "rectify z", (counts.one_step, *shape)),
         rectify_t=uniform(seed, step, "rectify t", counts.one_step).clamp(min=1e-3),
     )

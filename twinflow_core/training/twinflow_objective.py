@@ -1,23 +1,23 @@
 """One TwinFlow step: from a batch, its draws and the networks to a loss (arXiv 2512.05150, eq. 1, 2, 9, 10).
 
 Cost in forward-equivalents a row at order 2 with four equal roles and guidance, a backward counting as two:
-gradient 3, fakes 1/4, guidance 1, RCGM 3/2, rectification 1/2, together 6.25.
+gradient 3, fakes 1/4, guidance 1, RCGM 3/2, rectification 1/2, together 6.25. `near_target: velocity` saves the
+RCGM of the near rows (1/2), `fakes: shared` the evaluations that make the fakes (1/4).
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.flow.losses import robust, squared_error, time_weight
-from twinflow_core.flow.path import interpolate, one_step_sample
+from twinflow_core.flow.path import interpolate
 from twinflow_core.flow.targets import (
     CLAMP,
+    NORMALISED_CLAMP,
     guided_target,
+    normalised_difference,
     rcgm_error,
     rcgm_integral,
     rcgm_start,
@@ -25,47 +25,20 @@ from twinflow_core.flow.targets import (
     velocity_difference,
 )
 from twinflow_core.params import FinetuneParams
+from twinflow_core.training.fakes import with_fakes, with_shared_fakes
+from twinflow_core.training.guidance import both_conditions, guided_velocity
 from twinflow_core.training.roles import RoleCounts
-from twinflow_core.training.twinflow_draws import StepDraws
-
-# (x_t, t, r, conditioning) -> velocity; r is None for a network that has no target time
-Network = Callable[[Tensor, Tensor, Tensor | None, Conditioning], Tensor]
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The networks of a step.
-
-    Attributes:
-        online: the weights in training.
-        averaged: their exponential moving average, which gives targets without gradient.
-        base: the frozen base model where `real_velocity` is `base`, else None.
-    """
-
-    online: Network
-    averaged: Network
-    base: Network | None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Latents [B, C, H, W], the conditioning of their captions, and that of the empty caption (one row)."""
-
-    x: Tensor
-    conditioning: Conditioning
-    empty: Conditioning
-
-
-@dataclass(frozen=True)
-class StepLoss:
-    """The loss with its gradient, and what is worth plotting (plain numbers)."""
-
-    loss: Tensor
-    metrics: dict[str, float]
+from twinflow_core.training.step import Batch, Network, Networks, StepLoss
+from twinflow_core.training.twinflow_draws import StepDraws, at_equal_times
 
 
 def twinflow_loss(
-    networks: Networks, batch: Batch, draws: StepDraws, counts: RoleCounts, options: FinetuneParams
+    networks: Networks,
+    batch: Batch,
+    draws: StepDraws,
+    counts: RoleCounts,
+    options: FinetuneParams,
+    whole: RoleCounts | None = None,
 ) -> StepLoss:
     """L = L_rcgm + adversarial_weight L_adv + rectify_weight L_rectify.
 
@@ -75,39 +48,44 @@ def twinflow_loss(
         draws: this step's randomness.
         counts: rows by role.
         options: order, delta, guidance, weights.
+        whole: rows by role of the whole step, where the batch is only a part of it.
 
     Returns:
-        The mean loss over the batch; rectification is a mean over its own rows.
+        The mean loss over the whole step's rows; rectification is a mean over its own rows.
     """
+    whole = whole or counts
     real = slice(0, counts.total - counts.fake)
-    x = _with_fakes(networks.online, batch, draws, counts)
-    x_t = interpolate(x, draws.z, draws.t)
-    v = draws.z - x
-    prediction = networks.online(x_t, draws.t, draws.r, batch.conditioning)
+    if options.near_target == "velocity":
+        draws = at_equal_times(draws, slice(counts.one_step, counts.one_step + counts.near))
+    batch, prediction = _predict(networks.online, batch, draws, counts, options)
+    x_t = interpolate(batch.x, draws.z, draws.t)
+    v = draws.z - batch.x
     with torch.no_grad():
         v_star = _guided(networks, batch, x_t, v, draws, counts, options)
-        error = _rcgm(networks, batch, x_t, v_star, prediction.detach(), draws, real, options)
-        target = torch.cat([shifted_target(prediction[real], error), v[real.stop :]])
+        target, clamped = _real_targets(networks, batch, x_t, v_star, prediction, draws, counts, options)
+        target = torch.cat([target, v[real.stop :]])
     row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, real, options)
-    loss = row_loss.mean()
-    metrics = _by_role(row_loss.detach(), counts)
-    metrics["rcgm_clamped"] = float((error.abs() >= CLAMP).float().mean()) if error.numel() else 0.0
+    loss = row_loss.sum() / whole.total
+    metrics = _by_role(row_loss.detach(), counts) | {"rcgm_clamped": clamped}
     if counts.one_step and options.rectify_weight > 0:
-        rectified, rectify_metrics = _rectification(networks, batch, draws, counts, prediction, options)
-        loss = loss + options.rectify_weight * rectified
+        rows_lost, rectify_metrics = _rectification(networks, batch, draws, counts, prediction, options)
+        loss = loss + options.rectify_weight * (rows_lost.sum() / whole.one_step)
         metrics |= rectify_metrics
     return StepLoss(loss, metrics | {"loss": float(loss.detach())})
 
 
-@torch.no_grad()
-def _with_fakes(online: Network, batch: Batch, draws: StepDraws, counts: RoleCounts) -> Tensor:
-    """The batch's x with the fake rows replaced by one-step samples (a new tensor; eq. 2)."""
-    if counts.fake == 0:
-        return batch.x
-    rows = slice(counts.total - counts.fake, counts.total)
-    conditioning = batch.conditioning[rows]
-    fakes = one_step_sample(lambda x_t, t, r: online(x_t, t, r, conditioning), draws.fake_z)
-    return torch.cat([batch.x[: rows.start], fakes])
+def _predict(
+    online: Network, batch: Batch, draws: StepDraws, counts: RoleCounts, options: FinetuneParams
+) -> tuple[Batch, Tensor]:
+    """The batch with its fakes, and F of every row with its gradient."""
+    if options.fakes == "shared" and counts.one_step and counts.fake:
+        batch, first = with_shared_fakes(online, batch, draws, counts)
+        rest = slice(counts.one_step, counts.total)
+        x_t = interpolate(batch.x[rest], draws.z[rest], draws.t[rest])
+        return batch, torch.cat([first, online(x_t, draws.t[rest], draws.r[rest], batch.conditioning[rest])])
+    batch = with_fakes(online, batch, draws)
+    x_t = interpolate(batch.x, draws.z, draws.t)
+    return batch, online(x_t, draws.t, draws.r, batch.conditioning)
 
 
 def _guided(
@@ -123,43 +101,58 @@ def _guided(
     rows = slice(counts.one_step, counts.total - counts.fake)
     if options.guidance == 0 or rows.stop == rows.start:
         return v
-    conditional, unconditional = _both_conditions(networks, batch, x_t[rows], draws.t[rows], rows)
-    instant = conditional if networks.base is not None else v[rows]
-    guided = guided_target(instant, conditional, unconditional, options.guidance)
+    guided = guided_velocity(networks, batch, x_t[rows], v[rows], draws.t[rows], rows, options.guidance)
     return torch.cat([v[: rows.start], guided, v[rows.stop :]])
 
 
-def _both_conditions(
-    networks: Networks, batch: Batch, x_t: Tensor, t: Tensor, rows: slice
-) -> tuple[Tensor, Tensor]:
-    """F(x_t, t, t; c) and F(x_t, t, t; empty) in one call of the base or of the averaged network."""
-    network = networks.base or networks.averaged
-    conditioning = Conditioning.cat([batch.conditioning[rows], batch.empty.repeat(len(t))])
-    twice = t.repeat(2)
-    both = network(x_t.repeat(2, 1, 1, 1), twice, None if networks.base else twice, conditioning)
-    conditional, unconditional = both.chunk(2)
-    return conditional, unconditional
-
-
-def _rcgm(
+def _real_targets(
     networks: Networks,
     batch: Batch,
     x_t: Tensor,
     v_star: Tensor,
     prediction: Tensor,
     draws: StepDraws,
-    real: slice,
+    counts: RoleCounts,
+    options: FinetuneParams,
+) -> tuple[Tensor, float]:
+    """Targets of the rows of the positive branch, and the share of clamped elements of eq. 1's error."""
+    real = counts.total - counts.fake
+    kept = torch.arange(real, device=x_t.device)
+    if options.near_target == "velocity":
+        kept = torch.cat([kept[: counts.one_step], kept[counts.one_step + counts.near :]])
+    target = v_star[:real].clone()
+    if len(kept) == 0:
+        return target, 0.0
+    error = _rcgm(
+        networks,
+        batch.conditioning[kept],
+        x_t[kept],
+        v_star[kept],
+        prediction.detach()[kept],
+        draws.t[kept],
+        draws.r[kept],
+        options,
+    )
+    target[kept] = shifted_target(prediction[kept], error)
+    return target, float((error.abs() >= CLAMP).float().mean())
+
+
+def _rcgm(
+    networks: Networks,
+    conditioning: Conditioning,
+    x_t: Tensor,
+    v: Tensor,
+    prediction: Tensor,
+    t: Tensor,
+    r: Tensor,
     options: FinetuneParams,
 ) -> Tensor:
-    """The error of eq. 1 for the rows of the positive branch."""
-    t, r, v, conditioning = draws.t[real], draws.r[real], v_star[real], batch.conditioning[real]
-    if len(t) == 0:
-        return v
-    x_1, t_1 = rcgm_start(x_t[real], t, r, v, options.delta)
+    """The error of eq. 1."""
+    x_1, t_1 = rcgm_start(x_t, t, r, v, options.delta)
     integral = rcgm_integral(
         lambda x_i, t_i, r_i: networks.averaged(x_i, t_i, r_i, conditioning), x_1, t_1, r, options.order
     )
-    return rcgm_error(prediction[real], integral, v, t, r, options.delta)
+    return rcgm_error(prediction, integral, v, t, r, options.delta)
 
 
 def _rectification(
@@ -170,32 +163,40 @@ def _rectification(
     prediction: Tensor,
     options: FinetuneParams,
 ) -> tuple[Tensor, dict[str, float]]:
-    """L_rectify = d(F(z, 1, 0), sg[F(z, 1, 0) + Delta_v]) on re-noised one-step samples (eq. 7 and 9)."""
-    rows = slice(0, counts.one_step)
-    f = prediction[rows]
-    conditioning = batch.conditioning[rows]
-    t = draws.rectify_t
+    """d(F(z, 1, 0), sg[F(z, 1, 0) + Delta_v]) of each re-noised one-step sample (eq. 7 and 9)."""
+    f = prediction[: counts.one_step]
     with torch.no_grad():
-        x_t = interpolate(draws.z[rows] - f, draws.rectify_z, t)
-        if networks.base is None:
-            both = networks.online(
-                x_t.repeat(2, 1, 1, 1),
-                torch.cat([t, -t]),
-                torch.cat([t, -t]),
-                Conditioning.cat([conditioning, conditioning]),
-            )
-            v_real, v_fake = both.chunk(2)
+        x = draws.z[: counts.one_step] - f
+        x_t = interpolate(x, draws.rectify_z, draws.rectify_t)
+        v_real, v_fake, conditional = _real_and_fake(networks, batch, x_t, draws.rectify_t, counts, options)
+        if options.rectify_target == "clamped":
+            difference = velocity_difference(v_real, v_fake)
         else:
-            v_fake = networks.online(x_t, -t, -t, conditioning)
-            conditional, unconditional = _both_conditions(networks, batch, x_t, t, rows)
-            v_real = guided_target(conditional, conditional, unconditional, options.guidance)
-        difference = velocity_difference(v_real, v_fake)
-    loss = robust(squared_error(f, f.detach() + difference)).mean()
-    return loss, {
-        "rectify": float(loss.detach()),
+            difference = normalised_difference(v_real, v_fake, conditional - (draws.rectify_z - x))
+    distance = squared_error(f, f.detach() + difference)
+    rows_lost = robust(distance) if options.rectify_target == "clamped" else distance
+    bound = CLAMP if options.rectify_target == "clamped" else NORMALISED_CLAMP
+    return rows_lost, {
+        "rectify": float(rows_lost.detach().mean()),
         "velocity_difference": float(difference.square().mean().sqrt()),
-        "rectify_clamped": float((difference.abs() >= CLAMP).float().mean()),
+        "rectify_clamped": float((difference.abs() >= bound).float().mean()),
     }
+
+
+def _real_and_fake(
+    networks: Networks, batch: Batch, x_t: Tensor, t: Tensor, counts: RoleCounts, options: FinetuneParams
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both velocities of eq. 7, and the real one before guidance (which an online network has learnt in)."""
+    rows = slice(0, counts.one_step)
+    conditioning = batch.conditioning[rows]
+    if networks.base is None:
+        twice = Conditioning.cat([conditioning, conditioning])
+        signed = torch.cat([t, -t])
+        v_real, v_fake = networks.online(x_t.repeat(2, 1, 1, 1), signed, signed, twice).chunk(2)
+        return v_real, v_fake, v_real
+    v_fake = networks.online(x_t, -t, -t, conditioning)
+    conditional, unconditional = both_conditions(networks, batch, x_t, t, rows)
+    return guided_target(conditional, conditional, unconditional, options.guidance), v_fake, conditional
 
 
 def _row_weight(draws: StepDraws, real: slice, options: FinetuneParams) -> Tensor:

@@ -1,0 +1,64 @@
+"""A step's rows in parts that are computed one after the other, so that memory holds one part at a time.
+
+The rows of a step are one batch whatever the number of parts: roles, draws and means are those of the whole step,
+and the parts' gradients add up to its gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+from twinflow_core.training.roles import ROLES, RoleCounts
+from twinflow_core.training.step import Batch, MicroBatch, StepLoss
+from twinflow_core.training.twinflow_draws import StepDraws
+
+
+def micro_batches(batch: Batch, draws: StepDraws, counts: RoleCounts, parts: int) -> list[MicroBatch]:
+    """The step's rows in consecutive pieces of nearly one size, at most `parts` and none empty.
+
+    Args:
+        batch: rows laid out as `counts`.
+        draws: the step's randomness.
+        counts: rows by role.
+        parts: at least 1; 1 gives the step as it is.
+    """
+    bounds = [counts.total * part // parts for part in range(parts + 1)]
+    return [
+        _piece(batch, draws, counts, slice(start, stop)) for start, stop in pairwise(bounds) if stop > start
+    ]
+
+
+def _piece(batch: Batch, draws: StepDraws, counts: RoleCounts, rows: slice) -> MicroBatch:
+    held: dict[str, int] = {}
+    first = 0
+    for role in ROLES:
+        last = first + getattr(counts, role)
+        held[role] = max(0, min(last, rows.stop) - max(first, rows.start))
+        first = last
+    one_step = slice(rows.start, min(rows.stop, counts.one_step))
+    unmade = counts.total - len(draws.fake_z)
+    made = slice(max(0, rows.start - unmade), max(0, rows.stop - unmade))
+    drawn = replace(
+        draws,
+        z=draws.z[rows],
+        t=draws.t[rows],
+        r=draws.r[rows],
+        fake_z=draws.fake_z[made],
+        rectify_z=draws.rectify_z[one_step],
+        rectify_t=draws.rectify_t[one_step],
+    )
+    part = Batch(batch.x[rows], batch.conditioning[rows], batch.empty)
+    return MicroBatch(part, drawn, RoleCounts(**held), counts)
+
+
+def joined_metrics(parts: list[StepLoss]) -> dict[str, float]:
+    """The step's metrics: losses of the parts add up, every other value is the mean of the parts that have it."""
+    joined: dict[str, float] = {}
+    for name in dict.fromkeys(name for part in parts for name in part.metrics):
+        values = [part.metrics[name] for part in parts if name in part.metrics]
+        finite = [value for value in values if not math.isnan(value)]
+        joined[name] = sum(finite) / len(finite) if finite else math.nan
+    joined["loss"] = sum(part.metrics["loss"] for part in parts)
+    return joined

@@ -1,0 +1,51 @@
+"""AdamW on what is trained: the network, and beside it the weights that an objective brings."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from twinflow_core.params import FinetuneParams
+
+# The factor of a parameter group on the run's learning rate.
+FACTOR = "factor"
+
+
+def make_optimizer(online: nn.Module, own: nn.Module | None, options: FinetuneParams) -> torch.optim.AdamW:
+    """One optimiser without weight decay; the objective's own weights have their own rate.
+
+    Args:
+        online: the network; only parameters that require a gradient are taken.
+        own: the objective's weights, or None.
+        options: rates and averages.
+    """
+    groups = [{"params": trained(online), FACTOR: 1.0}]
+    if own is not None:
+        groups.append({"params": trained(own), FACTOR: options.vsd.learning_rate_factor})
+    return torch.optim.AdamW(
+        groups, lr=options.learning_rate, betas=options.betas, weight_decay=0.0, fused=True
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its factor of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group[FACTOR]
+
+
+def clip_gradients(online: nn.Module, own: nn.Module | None, largest: float) -> float:
+    """Clip the norm of the network's gradient, and of the objective's own apart from it.
+
+    Returns:
+        The network's norm before clipping; not finite if either is not.
+    """
+    norm = float(torch.nn.utils.clip_grad_norm_(trained(online), largest, foreach=True))
+    if own is None:
+        return norm
+    other = float(torch.nn.utils.clip_grad_norm_(trained(own), largest, foreach=True))
+    return norm if torch.isfinite(torch.tensor(other)) else other
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that require a gradient."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

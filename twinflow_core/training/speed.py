@@ -1,0 +1,47 @@
+"""How fast a training goes on this machine: shown while it runs, kept beside its state, never in a stage's output."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import torch
+
+FILE = "speed.json"
+
+
+class Speed:
+    """Rows a second since the first step of this process.
+
+    Args:
+        device: whose peak memory is read, where it has its own.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rows = 0
+        self.started = time.perf_counter()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def add(self, rows: int) -> float:
+        """Count the rows of a step and return the rows a second so far."""
+        self.rows += rows
+        return self.images_per_second
+
+    @property
+    def images_per_second(self) -> float:
+        """Rows trained on a second."""
+        return self.rows / (time.perf_counter() - self.started)
+
+    def write(self, folder: Path) -> None:
+        """Leave `speed.json`: device, images a second, and peak bytes where the device counts them."""
+        document: dict[str, object] = {
+            "device": self.device.type,
+            "images_per_second": round(self.images_per_second, 2),
+        }
+        if self.device.type == "cuda":
+            document["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

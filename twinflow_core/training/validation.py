@@ -1,0 +1,49 @@
+"""The objective's loss on held-out rows, with the same rows and draws every time, of the averaged network."""
+
+from __future__ import annotations
+
+import torch
+
+from twinflow_core.params import FinetuneParams
+from twinflow_core.training.draws import batch_rows
+from twinflow_core.training.encoded import EncodedData
+from twinflow_core.training.objectives import Objective
+from twinflow_core.training.roles import role_counts
+from twinflow_core.training.step import Batch, MicroBatch, Network, Networks
+from twinflow_core.training.twinflow_draws import draw_step
+
+# No training step has this number, so none shares its draws.
+STEP = -1
+
+
+@torch.no_grad()
+def validation_loss(
+    objective: Objective,
+    averaged: Network,
+    base: Network | None,
+    data: EncodedData,
+    options: FinetuneParams,
+    device: torch.device,
+) -> float:
+    """One batch's loss, comparable from step to step of a run.
+
+    Args:
+        objective: as in training; its warm-ups count as over.
+        averaged: the network that is judged, which also gives its own targets.
+        base: the frozen base, where there is one.
+        data: the held-out rows.
+        options: batch size, seed and shares.
+        device: where the networks are.
+    """
+    counts = role_counts(
+        {role: options.shares.get(role, 0.0) for role in objective.roles}, 0, options.batch_size
+    )
+    rows = batch_rows(options.seed, 0, options.batch_size, len(data))
+    batch = Batch(
+        data.latents[rows].to(device),
+        data.conditioning[data.caption[rows]].to(device),
+        data.empty.to(device),
+    )
+    draws = draw_step(options.seed, STEP, counts, data.latent_shape, options.data_free).to(device)
+    whole = MicroBatch(batch, draws, counts, counts)
+    return objective.loss(Networks(averaged, averaged, base), whole, options.steps).metrics["loss"]
