@@ -1,6 +1,6 @@
 # Needs Python >= 3.11, git and make; everything else is installed into .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test bench lint
+.PHONY: help setup retrain test bench bench-objectives lint
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,6 +11,7 @@ help:
 	@echo "make retrain   train, judge, export, publish and promote; prints the decision and where to look"
 	@echo "make test      all tests"
 	@echo "make bench     measurements, as JSON under benchmarks/results"
+	@echo "make bench-objectives   TwinFlow against its rivals: hours on a CPU, goes on where it was stopped"
 	@echo "make lint      ruff, mypy and the import arrows"
 
 setup: $(STAMP)
@@ -46,6 +47,10 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
+
+bench-objectives: $(STAMP)
+	@$(BIN)/python -m benchmarks.objectives.step_time
+	@$(BIN)/python -m benchmarks.objectives
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -6,6 +6,8 @@ Latents are [B, C, H, W], times [B].
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -44,7 +46,7 @@ def forward_mode(velocity: Velocity, x_t: Tensor, t: Tensor, r: Tensor, v: Tenso
     Attention runs in its plain form, the only one that torch can differentiate forwards.
     """
     with sdpa_kernel(SDPBackend.MATH):
-        both: tuple[Tensor, Tensor] = torch.func.jvp(
+        both: tuple[Any, ...] = torch.func.jvp(
             lambda x, time: velocity(x, time, r), (x_t, t), (v, torch.ones_like(t))
         )
     return both[0], both[1].detach()

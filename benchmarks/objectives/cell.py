@@ -1,0 +1,111 @@
+"""One training of the comparison, scored where its steps and where its cost equal TwinFlow's.
+
+    python -m benchmarks.objectives.cell WORK OBJECTIVE SEED SETTINGS.json
+
+A process of its own, so that peak memory is this training's alone. It goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.objectives.cost import equivalents_a_row
+from benchmarks.objectives.rivals import rival_options
+from benchmarks.objectives.scores import score_network
+from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.params import FinetuneParams, load_params
+from twinflow_core.training.encoded import EncodedData
+from twinflow_core.training.loop import Resume, Training
+
+COUNTED_STEPS, COUNTED_ROWS = 4, 16
+
+
+def stops(steps: int, cost: float, twinflow_cost: float, every: int) -> dict[str, int]:
+    """After how many steps to score: TwinFlow's number, and the number that costs what TwinFlow's do.
+
+    Args:
+        steps: TwinFlow's.
+        cost: forward-equivalents a row of this objective.
+        twinflow_cost: those of TwinFlow.
+        every: steps between checkpoints; both stops are multiples of it.
+    """
+    equal_cost = max(1, round(steps * twinflow_cost / cost / every)) * every
+    return {"equal_steps": steps, "equal_cost": equal_cost}
+
+
+def run_cell(work: Path, objective: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Train, score at both stops, and return the cell's document."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    params = load_params(work / "params.yaml")
+    every = settings["overrides"]["checkpoint_every"]
+    options = rival_options(objective, seed, params.finetune, settings["overrides"])
+    twinflow = rival_options("twinflow", seed, params.finetune, settings["overrides"])
+    cost, reference_cost = (_cost(work, each) for each in (options, twinflow))
+    scored: dict[str, Any] = {}
+    seconds = 0.0
+    for name, count in sorted(
+        stops(options.steps, cost, reference_cost, every).items(), key=lambda each: each[1]
+    ):
+        same = next((each for each in scored.values() if each["steps"] == count), None)
+        if same is None:
+            started = time.perf_counter()
+            training = _train(work, options, count)
+            seconds += time.perf_counter() - started
+            same = {"steps": count, "nfe": score_network(work, params, training.averaged, settings)}
+        scored[name] = same
+    most = max(each["steps"] for each in scored.values())
+    return {
+        "objective": objective,
+        "seed": seed,
+        "equivalents_a_row": round(cost, 3),
+        "images_per_second": round(most * options.batch_size / seconds, 1),
+        "peak_memory_mib": _peak_memory(),
+        "stops": scored,
+    }
+
+
+def _train(work: Path, options: FinetuneParams, steps: int) -> Training:
+    training = _training(work, options.model_copy(update={"steps": steps}))
+    training.run()
+    return training
+
+
+def _training(work: Path, options: FinetuneParams) -> Training:
+    velocity = load_backbone(work / "models/base").velocity
+    data = EncodedData.load(work / "data/encoded", "train")
+    name = f"{options.objective}-{options.seed}"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Training(velocity.to(device), data, options, Resume(work / "states" / name, name))
+
+
+def _cost(work: Path, options: FinetuneParams) -> float:
+    few = options.model_copy(update={"batch_size": COUNTED_ROWS})
+    return equivalents_a_row(_training(work, few), COUNTED_STEPS)
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def main() -> None:
+    """Write WORK/cells/OBJECTIVE-SEED.json."""
+    work, objective, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    settings = json.loads(Path(sys.argv[4]).read_text(encoding="utf-8"))
+    document = run_cell(work, objective, seed, settings)
+    path = work / "cells" / f"{objective}-{seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".partial").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".partial").replace(path)
+
+
+if __name__ == "__main__":
+    main()

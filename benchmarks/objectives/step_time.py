@@ -1,0 +1,152 @@
+"""How long a TwinFlow step takes against the plain one, same model, same batch, in one run.
+
+    python -m benchmarks.objectives.step_time [--batch 64] [--rounds 7] [--compile] [--precision auto]
+
+Loss and backward pass. The ways take turns, so that other work on the machine slows all of them alike; the ratio is
+the median over the rounds of each round's own ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import machine_fingerprint
+from benchmarks.objectives.cost import RowCounter
+from benchmarks.objectives.naive_step import naive_loss
+from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.params import FinetuneParams, load_params
+from twinflow_core.training.draws import normal
+from twinflow_core.training.execution import make_networks, reduced_precision
+from twinflow_core.training.roles import ROLES, role_counts
+from twinflow_core.training.step import Batch, Networks
+from twinflow_core.training.twinflow_draws import draw_step
+from twinflow_core.training.twinflow_objective import twinflow_loss
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "benchmarks/results/step_time.json"
+SAVING: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "near rows as flow matching": {"near_target": "velocity"},
+    "and shared fakes": {"near_target": "velocity", "fakes": "shared"},
+}
+
+Loss = Callable[[], torch.Tensor]
+
+
+def measure(batch_size: int, rounds: int, compiled: bool, precision: str) -> dict[str, Any]:
+    """The document that is written."""
+    machine = machine_fingerprint()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = load_backbone(ROOT / "assets/base")
+    prompts = backbone.encode_prompts(["a photo of a red circle"] * batch_size).to(device)
+    empty = backbone.encode_prompts([""]).to(device)
+    online = backbone.velocity.to(device).train()
+    averaged = online.copy()
+    options = _options(batch_size)
+    counts = role_counts(options.shares, 0, batch_size)
+    shape = backbone.latent_shape
+    batch = Batch(normal(0, 0, "x", (batch_size, *shape)).to(device), prompts, empty)
+    draws = draw_step(0, 0, counts, shape).to(device)
+    networks = make_networks(online, averaged, None, compiled)
+    ways: dict[str, Loss] = {"plain": lambda: naive_loss(networks, batch, draws, counts, options)}
+    for name, saving in SAVING.items():
+        chosen = options.model_copy(update=saving)
+        ways[name] = lambda chosen=chosen: twinflow_loss(networks, batch, draws, counts, chosen).loss  # type: ignore[misc]
+    eager = make_networks(online, averaged, None, False)
+    costs = _costs(eager, online, averaged, batch, draws, counts, options)
+    seconds = _take_turns(ways, rounds, online, device, precision)
+    plain = seconds["plain"]
+    return {
+        "ways": {
+            name: {
+                "equivalents_a_row": costs[name],
+                "milliseconds": round(1000 * statistics.median(each), 1),
+                "times_as_fast": round(statistics.median(p / e for p, e in zip(plain, each, strict=True)), 3),
+            }
+            for name, each in seconds.items()
+        },
+        "batch": batch_size,
+        "rounds": rounds,
+        "compiled": compiled,
+        "precision": precision,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "machine": machine,
+    }
+
+
+def _options(batch_size: int) -> FinetuneParams:
+    document = load_params(ROOT / "params.yaml").finetune.model_dump()
+    equal = {
+        "batch_size": batch_size,
+        "real_velocity": "online",
+        "order": 2,
+        "shares": dict.fromkeys(ROLES, 1.0),
+    }
+    return FinetuneParams.model_validate({**document, **equal})
+
+
+def _costs(eager: Networks, online: Any, averaged: Any, *step: Any) -> dict[str, float]:
+    """Forward-equivalents a row of each way, counted while it runs."""
+    *step, options = step
+    counts = step[-1]
+    costs: dict[str, float] = {}
+    for name in ("plain", *SAVING):
+        with RowCounter().attached([online, averaged]) as counter:
+            if name == "plain":
+                naive_loss(eager, *step, options)
+            else:
+                twinflow_loss(eager, *step, options.model_copy(update=SAVING[name]))
+        costs[name] = counter.equivalents / counts.total
+    return costs
+
+
+def _take_turns(
+    ways: dict[str, Loss], rounds: int, online: Any, device: torch.device, precision: Any
+) -> dict[str, list[float]]:
+    """Seconds of each way in every round but a first one, which warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            _wait(device)
+            start = time.perf_counter()
+            with reduced_precision(device, precision):
+                loss = way()
+            loss.backward()
+            _wait(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+            online.zero_grad(set_to_none=True)
+    return seconds
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    """Measure, print, and write benchmarks/results/step_time.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args()
+    result = measure(given.batch, given.rounds, given.compile, given.precision)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=2) + "\n"
+    given.out.write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
