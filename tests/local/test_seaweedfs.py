@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import psutil
-import pytest
 
 from twinflow_core.local.loopback import HOST
 from twinflow_core.local.seaweedfs import seaweedfs_record, start_seaweedfs, stop_seaweedfs
