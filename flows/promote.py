@@ -1,18 +1,20 @@
-"""Flows that a person starts: promote a judged version to a channel, or roll a channel back."""
+"""Flows that a person starts: approve a candidate, promote it to a channel, or roll a channel back."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 
 from flows.command import run_command
 from tasks.log import say
-from tasks.promote import actor, approve, promote_candidate, roll_back
+from tasks.promote import promote_judged, record_answer, roll_back
+from twinflow_core.actor import actor
 from twinflow_core.errors import ExitCode, TwinflowError
 from twinflow_core.local.services import open_registry
+from twinflow_core.registry.answers import Answer
 from twinflow_core.registry.channel import Entry
 from twinflow_core.registry.lookup import find_version
 from twinflow_core.registry.registry import Registry
@@ -22,26 +24,53 @@ SOURCE = "staging"
 
 @flow(name="promote", persist_result=False)
 def promote(
-    reason: str, version: str = "", channel: str = "production", who: str = "", root: str = "."
+    reason: str = "", version: str = "", channel: str = "production", who: str = "", root: str = "."
 ) -> Entry:
-    """Approve a version and make a channel serve it. The parameters are the approval: who, what, where, why.
+    """Make a channel serve a judged version: the same bytes, nothing is rebuilt.
 
     Args:
-        reason: why; it stays in the history.
+        reason: why; it stays in the history. Empty for what the person said who approved it.
         version: a version or its beginning; empty for what staging serves.
         channel: where to.
-        who: the approver; the user's name on this machine unless told.
+        who: who acts; the user's name on this machine unless told.
         root: the repository.
 
     Raises:
         StaleDecision: somebody else changed the channel meanwhile.
+        ApprovalMissing: a person must approve it first; the message has the command.
         TwinflowError: no such version, or the gates did not let it pass.
     """
     registry = open_registry(Path(root), say)
-    chosen = find_version(registry, version) if version else _serving(registry)
-    who = actor(who)
-    approval, generation = approve(registry, channel, chosen, who, reason)
-    return promote_candidate(registry, channel, chosen, approval, generation, who, reason)
+    return promote_judged(registry, channel, chosen_version(registry, version), actor(who), reason)
+
+
+@flow(name="approve", flow_run_name="{answer} {candidate} for {channel}", persist_result=False)
+def approve(
+    candidate: str,
+    reason: str,
+    answer: Literal["approve", "reject"] = "approve",
+    channel: str = "production",
+    who: str = "",
+    root: str = ".",
+) -> Answer:
+    """Record a person's answer about a candidate; moves nothing. As a deployment, its form is the approval.
+
+    Nothing waits for it: a run that needs an approval has ended, and a promotion reads the answer later.
+
+    Args:
+        candidate: a version or its beginning.
+        reason: why; it stays on record.
+        answer: yes or no. A no lasts until somebody says yes.
+        channel: what it is about to serve.
+        who: who answers; the user's name on this machine unless told.
+        root: the repository.
+
+    Raises:
+        TwinflowError: no such version, or the gates did not let it pass.
+    """
+    registry = open_registry(Path(root), say)
+    version = find_version(registry, candidate)
+    return record_answer(registry, answer, channel, version, actor(who), reason)
 
 
 @flow(name="rollback", persist_result=False)
@@ -66,8 +95,13 @@ def rollback(
     )
 
 
-def _serving(registry: Registry) -> str:
-    version = registry.head(SOURCE).version
+def chosen_version(registry: Registry, text: str) -> str:
+    """The version whose name begins so; what staging serves for an empty text.
+
+    Raises:
+        TwinflowError: there is none.
+    """
+    version = find_version(registry, text) if text else registry.head(SOURCE).version
     if version is None:
         raise TwinflowError(
             f"{SOURCE} serves nothing that could be promoted.",
@@ -95,7 +129,7 @@ def _work(options: argparse.Namespace) -> tuple[Any, int]:
 if __name__ == "__main__":
     command = argparse.ArgumentParser(prog="python -m flows.promote", description=__doc__)
     command.add_argument("verb", choices=["promote", "rollback"])
-    command.add_argument("--reason", required=True)
+    command.add_argument("--reason", default="")
     command.add_argument("--channel", default="production")
     command.add_argument("--version", default="")
     command.add_argument("--actor", default="")

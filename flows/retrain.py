@@ -39,7 +39,8 @@ from twinflow_core.gates.decision import Decision
 from twinflow_core.local.services import Services, up
 from twinflow_core.params import PARAMS_FILE, Params, load_params
 from twinflow_core.registry.channel import StaleDecision
-from twinflow_core.registry.registry import Registry
+from twinflow_core.registry.permission import ApprovalMissing, RejectedByPerson
+from twinflow_core.registry.registry import ChannelHeld, Registry
 from twinflow_core.registry.s3 import make_s3_client
 from twinflow_core.registry.store import ObjectStore
 from twinflow_core.run_record import (
@@ -60,6 +61,8 @@ STATE_NAMES = {
     "needs-approval": "Needs approval",
 }
 NOTHING_TO_DO = "Nothing to do"
+# What a run comes to that passed both gates and is stopped by a person's word.
+STOPPED_BY = {ApprovalMissing: "needs-approval", ChannelHeld: "published", RejectedByPerson: "rejected"}
 LAST_JUDGED = "evaluate"
 # How often a run judges anew because the channel moved on while it judged.
 JUDGING_ATTEMPTS = 3
@@ -170,7 +173,7 @@ def _open_run(
     lock = run_folder(root, last.id) / "dvc.lock" if last else None
     if lock is not None and lock.exists():
         (tree / "dvc.lock").write_bytes(lock.read_bytes())
-    registry = Registry(store, params.registry.model)
+    registry = Registry(store, params.registry.model, params.registry.approval)
     return Run(root, params, snapshot, dvc, store, registry, record)
 
 
@@ -239,6 +242,9 @@ def _try_to_promote(run: Run, decisions: list[Decision]) -> bool:
             say(f"{error.what} Judging again.")
             record.state, record.reason = "rejected", error.what
             return False
+        except (ApprovalMissing, ChannelHeld, RejectedByPerson) as error:
+            record.state, record.reason = STOPPED_BY[type(error)], error.what
+            return True
         record.state, record.reason = "promoted", f"{run.channel} serves it now."
     return True
 

@@ -12,7 +12,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
 from flows.command import run_command
-from flows.promote import promote, rollback
+from flows.promote import approve, promote, rollback
 from flows.retrain import retrain
 from tasks.log import say
 from twinflow_core.errors import ExitCode, TwinflowError
@@ -22,7 +22,7 @@ ONE_AT_A_TIME = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLi
 
 
 def serve_flows(root: Path, cron: str, timezone: str) -> None:
-    """Serve retrain by the schedule, and promote and rollback as forms in the UI, until this is stopped.
+    """Serve retrain by the schedule, and approve, promote and rollback as forms, until this is stopped.
 
     The schedule is not paused when this process stops.
 
@@ -44,12 +44,11 @@ def serve_flows(root: Path, cron: str, timezone: str) -> None:
             fix='Write it as cron does, for example --cron "0 3 * * *" --timezone Europe/Berlin.',
         ) from None
     parameters = {"root": str(root)}
-    promoting = promote.to_deployment(name="by-hand", parameters=parameters)
-    rolling_back = rollback.to_deployment(name="by-hand", parameters=parameters)
-    # Prefect's signature allows for a coroutine, which these are only inside an event loop.
-    deployments = [
-        each for each in (scheduled, promoting, rolling_back) if isinstance(each, RunnerDeployment)
+    by_hand = [
+        each.to_deployment(name="by-hand", parameters=parameters) for each in (approve, promote, rollback)
     ]
+    # Prefect's signature allows for a coroutine, which these are only inside an event loop.
+    deployments = [each for each in (scheduled, *by_hand) if isinstance(each, RunnerDeployment)]
     say(f"Retraining by `{cron}` ({timezone}); Ctrl-C stops it.")
     serve(*deployments, pause_on_shutdown=False)
 

@@ -52,14 +52,22 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     commands = [("see all of this run", f"{twinflow} show {record.id}")]
     if record.state == "promoted":
         commands.insert(0, ("make an image", f'{twinflow} generate "{record.prompt}" --out image.png'))
-        commands.append(
-            ("promote to production", f'{twinflow} promote {record.version[:12]} --reason "looks right"')
-        )
-    if record.state == "needs-approval":
-        told = f'{twinflow} promote {record.version[:12]} --to {run.channel} --reason "why"'
-        commands.append(("approve it", told))
+        commands += _to_promote(run, twinflow, "production", "production" in run.registry.approval)
+    elif record.state == "needs-approval":
+        commands += _to_promote(run, twinflow, run.channel, asked=True)
+    elif record.state == "published" and run.params.gates.mode == "enforce":
+        commands += _to_promote(run, twinflow, run.channel, asked=False)
     commands.append(("recompute it elsewhere", f"{twinflow} reproduce {record.id}"))
     return commands
+
+
+def _to_promote(run: Run, twinflow: str, channel: str, asked: bool) -> list[tuple[str, str]]:
+    """The commands that bring the run's version to a channel."""
+    version, why = run.record.version[:12], '--reason "why"'
+    promote = (f"promote to {channel}", f"{twinflow} promote {version} --to {channel}")
+    if asked:
+        return [("approve it", f"{twinflow} approve {version} --channel {channel} {why}"), promote]
+    return [(promote[0], f"{promote[1]} {why}")]
 
 
 def _from_root(root: Path) -> str:

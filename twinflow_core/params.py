@@ -212,11 +212,12 @@ class GatesParams(Section):
 
 
 class RegistryParams(Section):
-    """Where versions go and how far a run promotes on its own."""
+    """Where versions go, how far a run promotes on its own, and which channels ask for a person's approval."""
 
     model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
     promote_to: Literal["staging", "none"]
+    approval: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], ...]
 
 
 class ServingParams(Section):

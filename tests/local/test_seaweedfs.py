@@ -6,15 +6,12 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 
-from twinflow_core.errors import TwinflowError
 from twinflow_core.local.loopback import HOST
-from twinflow_core.local.seaweedfs import connection_as, seaweedfs_record, start_seaweedfs, stop_seaweedfs
+from twinflow_core.local.seaweedfs import seaweedfs_record, start_seaweedfs, stop_seaweedfs
 from twinflow_core.registry.s3 import S3Connection, make_s3_client
 from twinflow_core.registry.store import ObjectStore
 
@@ -80,36 +77,3 @@ def test_two_that_start_it_at_once_get_the_same_server(own_seaweedfs: Path) -> N
     assert [process.returncode for process in both] == [0, 0]
     assert answers[0][0] == answers[1][0]
     assert "".join(said for _, said in answers).count("Starting") == 1
-
-
-@pytest.mark.parametrize(
-    ("role", "key", "may"),
-    [
-        ("trainer", "registry/shapes/blobs/sha256/aa/aa", True),
-        ("trainer", "registry/shapes/versions/aa/manifest.json", True),
-        ("trainer", "registry/shapes/decisions/1.json", True),
-        ("trainer", "dvc/files/md5/aa/bb", True),
-        ("trainer", "runs/1/speed.json", True),
-        ("trainer", "registry/shapes/channels/production/log/1.json", False),
-        ("trainer", "registry/shapes/channels/production/champion.json", False),
-        ("promoter", "registry/shapes/channels/production/log/1.json", True),
-        ("promoter", "dvc/files/md5/aa/bb", False),
-    ],
-)
-def test_who_trains_cannot_move_a_channel(
-    service_root: Path, s3_connection: S3Connection, role: str, key: str, may: bool
-) -> None:
-    folder = service_root / ".twinflow" / "services"
-    running = seaweedfs_record(folder)
-    assert running is not None
-    store = _store(connection_as(folder, running, role))
-    calls: list[Callable[[], object]] = [
-        lambda: store.put(f"{key}-by-{role}", b"1"),
-        lambda: store.delete(f"{key}-by-{role}"),
-    ]
-    for call in calls:
-        if may:
-            call()
-        else:
-            with pytest.raises(TwinflowError, match="denies access"):
-                call()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from twinflow_core.registry.registry import Registry
 
 Channel = Annotated[str, typer.Option(help="staging, production, or a channel of your own.")]
+Version = Annotated[str, typer.Argument(help="A version or its beginning; without it, what staging serves.")]
 Reason = Annotated[str, typer.Option(help="Why; it stays in the history.")]
 Actor = Annotated[str, typer.Option(help="Who; your user name unless told.")]
 
@@ -26,15 +27,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def promote(
-    reason: Reason,
-    version: Annotated[
-        str, typer.Argument(help="A version or its beginning; without it, what staging serves.")
-    ] = "",
+    version: Version = "",
     to: Channel = "production",
+    reason: Annotated[str, typer.Option(help="Why; without it, what the person said who approved it.")] = "",
     actor: Actor = "",
     as_json: Json = False,
 ) -> None:
-    """Approve a judged version for a channel and make the channel serve it."""
+    """Make a channel serve a judged version, the same bytes; where the policy says so, an approved one."""
     arguments = ["promote", "--channel", to, "--reason", reason, "--actor", actor, "--version", version]
     _run_promote_flow(arguments, as_json)
 
@@ -58,7 +57,7 @@ def history(
     from twinflow_core.local.services import open_registry
 
     registry = open_registry(find_root())
-    channels = [channel] if channel else ["staging", "production"]
+    channels = [channel] if channel else list(dict.fromkeys(["staging", "production", *registry.channels()]))
     entries = {name: registry.history(name) for name in channels}
     if as_json:
         print_document(
@@ -101,7 +100,7 @@ def generate(
 
     root = find_root()
     registry = open_registry(root)
-    chosen = find_version(registry, version) if version else _serving(registry, channel)
+    chosen = find_version(registry, version) if version else what_serves(registry, channel)
     package = registry.fetch(chosen, state_home(root) / "cache" / "versions")
     pixels = Generator.from_folder(package).generate([prompt], seed, steps)[0]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +111,8 @@ def generate(
         typer.echo(f"{out} (version {chosen[:12]}, seed {seed}, {steps} step{'s' if steps > 1 else ''})")
 
 
-def _serving(registry: Registry, channel: str) -> str:
+def what_serves(registry: Registry, channel: str) -> str:
+    """The version that a channel serves. Raises `TwinflowError` if there is none."""
     version = registry.head(channel).version
     if version is None:
         raise TwinflowError(

@@ -23,6 +23,7 @@ from twinflow_core.registry.store import ObjectStore
 
 GENERATION_DIGITS = 20
 Action = Literal["promote", "rollback", "hold", "release"]
+SERVING_ACTIONS = ("promote", "rollback")
 
 
 class StaleDecision(TwinflowError):
@@ -33,7 +34,8 @@ class Entry(Record):
     """One line of a channel's history.
 
     `version` serves after it (None before the first promotion), `previous` served before it; `held` says
-    whether promotions are stopped after it; `decision` is the record that allowed it.
+    whether promotions are stopped after it; `decision` is the record that allowed it, `approval` the number of
+    the person's answer that it rests on, where there is one.
     """
 
     generation: Annotated[int, Field(ge=1)]
@@ -42,6 +44,7 @@ class Entry(Record):
     previous: Sha256 | None
     held: bool
     decision: str | None
+    approval: Annotated[int, Field(ge=1)] | None = None
     actor: Annotated[str, Field(min_length=1)]
     reason: Annotated[str, Field(min_length=1)]
     at: datetime
@@ -119,17 +122,30 @@ class Channel:
             StoredObjectDamaged: an entry is missing in the middle, or one is damaged.
         """
         last = self._last_listed()
-        entries = []
-        for generation in range(1, (last.generation if last else 0) + 1):
-            entry = self.entry(generation)
-            if entry is None:
-                raise StoredObjectDamaged(
-                    "The channel's log has a gap.",
-                    where=self.store.address(self._key(generation)),
-                    fix="Restore this object from a backup of the bucket.",
-                )
-            entries.append(entry)
-        return entries
+        return [self._present(generation) for generation in range(1, (last.generation if last else 0) + 1)]
+
+    def serving_since(self, head: Entry | None) -> int:
+        """The generation that made what serves after `head` serve; 0 if nothing was ever promoted.
+
+        A hold and a release leave what serves as it is: what was compared with it still holds.
+
+        Raises:
+            StoredObjectDamaged: an entry is missing in the middle, or one is damaged.
+        """
+        entry = head
+        while entry is not None and entry.action not in SERVING_ACTIONS:
+            entry = self._present(entry.generation - 1) if entry.generation > 1 else None
+        return entry.generation if entry else 0
+
+    def _present(self, generation: int) -> Entry:
+        entry = self.entry(generation)
+        if entry is None:
+            raise StoredObjectDamaged(
+                "The channel's log has a gap.",
+                where=self.store.address(self._key(generation)),
+                fix="Restore this object from a backup of the bucket.",
+            )
+        return entry
 
     def append(
         self,
@@ -141,6 +157,7 @@ class Channel:
         decision: str | None,
         actor: str,
         reason: str,
+        approval: int | None = None,
     ) -> Entry:
         """Create the entry after `head`: the commit.
 
@@ -161,6 +178,7 @@ class Channel:
             previous=head.version if head else None,
             held=held,
             decision=decision,
+            approval=approval,
             actor=actor,
             reason=reason,
             at=datetime.now(UTC),
@@ -215,7 +233,7 @@ def version_to_return_to(channel: str, entries: list[Entry], to: str | None) -> 
     standing: list[str] = []
     served: list[str] = []
     for entry in entries:
-        if entry.version is None or entry.action not in ("promote", "rollback"):
+        if entry.version is None or entry.action not in SERVING_ACTIONS:
             continue
         served.append(entry.version)
         if entry.action == "rollback" and entry.version in standing:

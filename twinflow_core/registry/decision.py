@@ -1,4 +1,4 @@
-"""What a gate or a person decided about a candidate, as an immutable record."""
+"""What the gates decided about a candidate, as an immutable record."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ class Decision(BaseModel):
     """The part of a decision that promotion depends on; rules, numbers and intervals lie beside it.
 
     `candidate` is the version decided about (None where nothing was published), `channel` and `generation`
-    the channel's state that it was compared with (0: no history yet), `outcome` what was decided. An approval
-    is a decision of its own with the outcome "promote", which names in `approves` the one that asked for it.
+    the channel's state that it was compared with (0: no history yet), `outcome` what was decided.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -28,7 +27,10 @@ class Decision(BaseModel):
     outcome: Literal["promote", "reject", "needs-approval"]
     mode: Literal["enforce", "dry-run"] = "enforce"
     expires: AwareDatetime | None = None
-    approves: str | None = None
+
+    def is_open(self, now: datetime) -> bool:
+        """Whether this may still lead to a promotion at this time."""
+        return self.outcome != "reject" and (self.expires is None or now < self.expires)
 
 
 def read_decision(document: dict[str, Any], where: str) -> Decision:

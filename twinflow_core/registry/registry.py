@@ -1,13 +1,14 @@
-"""The registry of one model: publish versions, record decisions, and move channels by them."""
+"""The registry of one model: publish versions, record decisions and answers, and move channels by them."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from twinflow_core.errors import TwinflowError
+from twinflow_core.registry.answers import Answer, Answers
 from twinflow_core.registry.channel import (
     Action,
     Channel,
@@ -17,10 +18,16 @@ from twinflow_core.registry.channel import (
     state_after,
     version_to_return_to,
 )
-from twinflow_core.registry.decision import new_decision_id, read_decision
-from twinflow_core.registry.faults import ObjectMissing, StoredObjectDamaged
-from twinflow_core.registry.manifest import Manifest, canonical_json
+from twinflow_core.registry.judgements import Judgements
+from twinflow_core.registry.manifest import Manifest
 from twinflow_core.registry.names import require_name
+from twinflow_core.registry.permission import (
+    JUDGE_AGAIN,
+    Judgement,
+    require_judged_for,
+    require_passed,
+    require_word,
+)
 from twinflow_core.registry.store import ObjectStore
 from twinflow_core.registry.versions import Versions
 
@@ -40,86 +47,92 @@ class Registry:
     Args:
         store: the bucket.
         model: the model's name: lower-case letters, digits and dashes.
+        approval: the channels that nothing is promoted to without a person's approval.
+
+    Attributes:
+        prefix: the model's folder in the bucket, without a slash at the end.
+        published: the versions.
+        judgements: the gates' decisions.
+        answers: what people answered about candidates.
     """
 
-    def __init__(self, store: ObjectStore, model: str) -> None:
+    def __init__(self, store: ObjectStore, model: str, approval: Collection[str] = ()) -> None:
         require_name("model", model)
         self.store = store
         self.model = model
-        self._prefix = f"registry/{model}"
-        self._versions = Versions(store, model, self._prefix)
+        self.approval = frozenset(approval)
+        self.prefix = f"registry/{model}"
+        self.published = Versions(store, model, self.prefix)
+        self.judgements = Judgements(store, model, self.prefix)
+        self.answers = Answers(store, self.prefix)
 
     def publish(self, package: Path, lineage: dict[str, Any], metrics: dict[str, Any]) -> str:
         """Upload a package folder as a version; see `Versions.publish`."""
-        return self._versions.publish(package, lineage, metrics)
+        return self.published.publish(package, lineage, metrics)
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a version; see `Versions.manifest`."""
-        return self._versions.manifest(version)
+        return self.published.manifest(version)
 
     def versions(self) -> list[str]:
         """All published versions, in the order of their names."""
-        return self._versions.all()
+        return self.published.all()
 
     def fetch(self, version: str, destination: Path) -> Path:
         """Download a version to `<destination>/<version>`, checked; see `Versions.fetch`."""
-        return self._versions.fetch(version, destination)
+        return self.published.fetch(version, destination)
 
     def verify(self, version: str) -> list[str]:
         """Read every byte of a version back: one sentence a problem; see `Versions.verify`."""
-        return self._versions.verify(version)
+        return self.published.verify(version)
 
     def record_decision(self, document: dict[str, Any]) -> str:
-        """Write a decision; it can never be changed, only followed by another.
-
-        Args:
-            document: at least the fields of `decision.Decision`; anything else is kept beside them.
-
-        Returns:
-            Its id, which sorts by time.
-
-        Raises:
-            TwinflowError: a field is missing or wrong, or a number is not finite.
-        """
-        read_decision(document, "the decision to record")
-        if document.get("model", self.model) != self.model:
-            raise TwinflowError(
-                f"The decision is about {document['model']!r}, not {self.model!r}.",
-                where="the decision to record",
-                fix="Record it in the registry of its own model.",
-            )
-        identity = new_decision_id()
-        body = canonical_json({**document, "id": identity, "model": self.model})
-        if not self.store.put(self._decision_key(identity), body, if_absent=True):
-            raise TwinflowError(
-                "This decision's id is taken.", where=self._decision_key(identity), fix="Judge again."
-            )
-        return identity
+        """Write a decision of the gates and give its id; see `Judgements.record`."""
+        return self.judgements.record(document)
 
     def decision(self, identity: str) -> dict[str, Any]:
-        """A decision as it was recorded. Raises `TwinflowError` if there is none, or it cannot be read."""
-        key = self._decision_key(identity)
-        where = self.store.address(key)
-        try:
-            document = json.loads(self.store.get(key))
-        except ObjectMissing:
-            raise TwinflowError(
-                f"There is no decision {identity} about {self.model}.",
-                where=where,
-                fix="Judge the candidate.",
-            ) from None
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise StoredObjectDamaged(
-                "The decision is damaged.", where=where, fix="Judge the candidate again."
-            )
-        return document
+        """A decision as it was recorded; see `Judgements.document`."""
+        return self.judgements.document(identity)
 
     def decisions(self) -> list[str]:
         """The ids of all decisions, oldest first."""
-        folder = f"{self._prefix}/decisions/"
-        return [info.key.removeprefix(folder).removesuffix(".json") for info in self.store.list(folder)]
+        return self.judgements.ids()
+
+    def judgement_about(self, version: str, channel: str) -> Judgement:
+        """The decision of the gates that speaks for or against a version on a channel; see `Judgements.about`."""
+        log = self._channel(channel)
+        return self.judgements.about(version, channel, log.serving_since(log.head()))
+
+    def approve(self, channel: str, version: str, actor: str, reason: str) -> Answer:
+        """Record a person's yes to a version on a channel as it is now; moves nothing.
+
+        Raises:
+            StaleDecision: the gates' decision expired or is history, or somebody else answered just now.
+            TwinflowError: the gates never judged this version, rejected it, or ran dry.
+        """
+        log = self._channel(channel)
+        head = log.head()
+        state, since = state_after(head), log.serving_since(head)
+        judgement = self.judgements.about(version, channel, since)
+        self._require_judged(judgement, channel, version, state.generation, since)
+        seen = (judgement.id, judgement.sha256)
+        return self.answers.record("approve", version, channel, state.generation, seen, actor, reason)
+
+    def reject(self, channel: str, version: str, actor: str, reason: str) -> Answer:
+        """Record a person's no: this version is not promoted to this channel until somebody says yes.
+
+        Raises:
+            UnknownVersion: there is no such version.
+        """
+        self.manifest(version)
+        generation = self.head(channel).generation
+        return self.answers.record("reject", version, channel, generation, None, actor, reason)
+
+    def channels(self) -> list[str]:
+        """The channels that have a history, in the order of their names."""
+        folder = f"{self.prefix}/channels/"
+        found = {info.key.removeprefix(folder).split("/")[0] for info in self.store.list(folder)}
+        return sorted(found)
 
     def head(self, channel: str) -> ChannelState:
         """What a channel serves now."""
@@ -144,11 +157,16 @@ class Registry:
         entry: a run that died after the commit can simply be repeated.
 
         Args:
-            expected_generation: the generation that the decision was made against.
+            decision_id: the gates' decision about this version: made for this channel, or for another one that
+                serves the version now.
+            expected_generation: the channel's generation that the caller acts against; for a decision made
+                for this channel, the one it was made against. Holds and releases since then do no harm.
 
         Raises:
             StaleDecision: the channel has moved on, before or while this ran, or the decision expired.
             ChannelHeld: promotions are stopped.
+            ApprovalMissing: a person must approve it first.
+            RejectedByPerson: a person's last answer is no.
             TwinflowError: the decision does not say so, is about something else, or was a dry run.
             StoredObjectDamaged: a file of the version is lost or damaged; the channel is untouched.
         """
@@ -156,24 +174,47 @@ class Registry:
         head = log.head()
         if head and head.action == "promote" and (head.decision, head.version) == (decision_id, version):
             return head
-        self._require_decision(channel, version, decision_id, expected_generation)
-        state = state_after(head)
-        if state.generation != expected_generation:
+        state, since = state_after(head), log.serving_since(head)
+        judgement = self.judgements.get(decision_id)
+        self._require_judged(judgement, channel, version, state.generation, since)
+        made_for, against = judgement.decision.channel, judgement.decision.generation
+        if made_for == channel and against != expected_generation:
             raise StaleDecision(
-                f"The decision was made against generation {expected_generation} of {channel}, "
-                f"which is now at generation {state.generation}.",
-                where=f"decision {decision_id}",
-                fix="Judge the candidate again.",
+                f"The decision was made against generation {against} of {channel}, not {expected_generation}.",
+                where=judgement.where,
+                fix=JUDGE_AGAIN,
+            )
+        if not since <= expected_generation <= state.generation:
+            raise StaleDecision(
+                f"{channel} is at generation {state.generation} now, no longer at {expected_generation}.",
+                where=judgement.where,
+                fix="Look at `twinflow history`, then promote again.",
             )
         if state.held:
             raise ChannelHeld(
                 f"{channel} is held: promotions are stopped.",
                 where=f"{channel}, generation {state.generation}",
-                fix=f"See why in `twinflow history`; `twinflow release {channel}` ends it.",
+                fix=f'See why in `twinflow history`; `twinflow release --channel {channel} --reason "..."` '
+                "ends it.",
             )
-        self._versions.require_intact(version)
+        approval = require_word(
+            judgement,
+            channel,
+            self.answers.latest(version, channel),
+            channel in self.approval,
+            since,
+            datetime.now(UTC),
+        )
+        self.published.require_intact(version)
         return log.append(
-            head, "promote", version=version, held=False, decision=decision_id, actor=actor, reason=reason
+            head,
+            "promote",
+            version=version,
+            held=False,
+            decision=decision_id,
+            actor=actor,
+            reason=reason,
+            approval=approval.number if approval else None,
         )
 
     def rollback(self, channel: str, actor: str, reason: str, to: str | None = None) -> Entry:
@@ -192,7 +233,7 @@ class Registry:
         entries = log.history()
         head = entries[-1] if entries else None
         target = version_to_return_to(channel, entries, to)
-        self._versions.require_intact(target)
+        self.published.require_intact(target)
         return log.append(
             head,
             "rollback",
@@ -240,35 +281,14 @@ class Registry:
             f"{channel} changes too fast to {action} it.", where=channel, fix="Stop its runs, then try again."
         )
 
-    def _require_decision(self, channel: str, version: str, identity: str, generation: int) -> None:
-        decision = read_decision(self.decision(identity), f"decision {identity}")
-        wanted = {"candidate": version, "channel": channel, "outcome": "promote", "mode": "enforce"}
-        for name, value in wanted.items():
-            found = getattr(decision, name)
-            if found != value:
-                raise TwinflowError(
-                    f"The decision does not allow this promotion: its {name} is {found!r}, not {value!r}.",
-                    where=f"decision {identity}",
-                    fix="Judge this candidate for this channel, or have it approved.",
-                )
-        if decision.expires is not None and datetime.now(UTC) >= decision.expires:
-            raise StaleDecision(
-                f"The decision expired at {decision.expires:%Y-%m-%d %H:%M} UTC.",
-                where=f"decision {identity}",
-                fix="Judge the candidate again.",
-            )
-        if decision.generation != generation:
-            raise StaleDecision(
-                f"The decision was made against generation {decision.generation} of {channel}, "
-                f"not {generation}.",
-                where=f"decision {identity}",
-                fix="Judge the candidate again.",
-            )
+    def _require_judged(
+        self, judgement: Judgement, channel: str, version: str, generation: int, since: int
+    ) -> None:
+        made_for = judgement.decision.channel
+        require_passed(judgement, version)
+        stands_there = made_for != channel and self.head(made_for).version == version
+        require_judged_for(judgement, channel, generation, since, stands_there, datetime.now(UTC))
 
     def _channel(self, name: str) -> Channel:
         require_name("channel", name)
-        return Channel(self.store, f"{self._prefix}/channels/{name}")
-
-    def _decision_key(self, identity: str) -> str:
-        require_name("decision", identity)
-        return f"{self._prefix}/decisions/{identity}.json"
+        return Channel(self.store, f"{self.prefix}/channels/{name}")

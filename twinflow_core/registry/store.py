@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -99,6 +100,12 @@ class ObjectStore:
         except ObjectMissing:
             return None
         return ObjectInfo(key, int(answer["ContentLength"]), answer["LastModified"])
+
+    def clock(self) -> datetime:
+        """The time of the server, which the times of its objects are told by (UTC, whole seconds)."""
+        with explained(self.address(""), self.endpoint):
+            answer = self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """The objects under a prefix, in the order of their keys."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from twinflow_core.registry.names import require_version
 from twinflow_core.registry.store import ObjectStore
 
 TRANSFERS = 4
+# A blob that a publish finds in place is written again if it is older: half of what garbage collection spares.
+REFRESH_AFTER = timedelta(hours=12)
 
 
 class UnknownVersion(TwinflowError):
@@ -49,10 +53,11 @@ class Versions:
             StoredObjectDamaged: the store does not give back what was uploaded.
         """
         version, body, manifest = describe_package(package, self.model, lineage, metrics)
+        fresh_since = self.store.clock() - REFRESH_AFTER
         with ThreadPoolExecutor(TRANSFERS) as pool:
             # list: the first failure is raised here, before the manifest makes the version visible.
-            list(pool.map(lambda file: self._upload(package, file), manifest.files))
-        key = self._manifest_key(version)
+            list(pool.map(lambda file: self._upload(package, file, fresh_since), manifest.files))
+        key = self.manifest_key(version)
         self.store.put(key, body)
         read_manifest(version, self.store.get(key), self.store.address(key))
         return version
@@ -65,7 +70,7 @@ class Versions:
             StoredObjectDamaged: its bytes do not hash to its name.
         """
         require_version(version)
-        key = self._manifest_key(version)
+        key = self.manifest_key(version)
         try:
             return read_manifest(version, self.store.get(key), self.store.address(key))
         except ObjectMissing:
@@ -94,7 +99,7 @@ class Versions:
         Raises:
             StoredObjectDamaged: an object in the store is damaged or lost; nothing is left behind.
         """
-        return download_version(self.store, self.manifest(version), version, self._blob_key, destination)
+        return download_version(self.store, self.manifest(version), version, self.blob_key, destination)
 
     def verify(self, version: str) -> list[str]:
         """Read every byte of a version back.
@@ -106,8 +111,12 @@ class Versions:
             manifest = self.manifest(version)
         except (UnknownVersion, StoredObjectDamaged) as error:
             return [f"{error.what} ({error.where})"]
+        return self.problems_of(manifest.files)
+
+    def problems_of(self, files: Iterable[PackageFile]) -> list[str]:
+        """Read the blobs of these files back: one sentence a problem."""
         with ThreadPoolExecutor(TRANSFERS) as pool:
-            return [problem for problem in pool.map(self._problem_of, manifest.files) if problem]
+            return [problem for problem in pool.map(self._problem_of, files) if problem]
 
     def require_intact(self, version: str) -> None:
         """Refuse a version that has any problem. Raises `StoredObjectDamaged`."""
@@ -120,7 +129,7 @@ class Versions:
             )
 
     def _problem_of(self, file: PackageFile) -> str | None:
-        key = self._blob_key(file.sha256)
+        key = self.blob_key(file.sha256)
         try:
             self.store.verify(key, FileDigest(file.sha256, file.size))
         except ObjectMissing:
@@ -129,15 +138,19 @@ class Versions:
             return f"{file.path}: {error.what} ({self.store.address(key)})"
         return None
 
-    def _upload(self, package: Path, file: PackageFile) -> None:
-        if self._problem_of(file) is None:
+    def _upload(self, package: Path, file: PackageFile, fresh_since: datetime) -> None:
+        """Upload a file that is not there, is damaged, or is so old that garbage collection might take it."""
+        present = self.store.head(self.blob_key(file.sha256))
+        if present and present.modified >= fresh_since and self._problem_of(file) is None:
             return
         digest = FileDigest(file.sha256, file.size)
-        self.store.put_file(self._blob_key(file.sha256), package / file.path, digest)
-        self.store.verify(self._blob_key(file.sha256), digest)
+        self.store.put_file(self.blob_key(file.sha256), package / file.path, digest)
+        self.store.verify(self.blob_key(file.sha256), digest)
 
-    def _blob_key(self, sha256: str) -> str:
+    def blob_key(self, sha256: str) -> str:
+        """Where a file's content lies."""
         return f"{self.prefix}/blobs/sha256/{sha256[:2]}/{sha256}"
 
-    def _manifest_key(self, version: str) -> str:
+    def manifest_key(self, version: str) -> str:
+        """Where a version's manifest lies."""
         return f"{self.prefix}/versions/{version}/manifest.json"
