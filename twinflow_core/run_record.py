@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from twinflow_core.errors import ExitCode, TwinflowError
 from twinflow_core.home import state_home
 from twinflow_core.registry.store import ObjectStore
@@ -87,6 +89,9 @@ class RunRecord:
         return asdict(self)
 
 
+_RECORDS = TypeAdapter(RunRecord)
+
+
 def new_run_id() -> str:
     """A name for a run that sorts by time: YYYYMMDD-HHMMSS-<4 hex digits>, UTC."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -119,10 +124,8 @@ def save_record(root: Path, record: RunRecord) -> None:
 def parse_record(document: str | bytes, where: str) -> RunRecord:
     """Read a record back. Raises `TwinflowError` if it is damaged."""
     try:
-        fields = json.loads(document)
-        stages = [StageRecord(**stage) for stage in fields.pop("stages")]
-        return RunRecord(stages=stages, **fields)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return _RECORDS.validate_python(json.loads(document))
+    except (ValueError, RecursionError):
         raise TwinflowError(
             "A run's record is damaged.", where=where, fix="Remove the run's folder; its decision stays."
         ) from None

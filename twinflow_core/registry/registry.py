@@ -108,7 +108,7 @@ class Registry:
                 where=where,
                 fix="Judge the candidate.",
             ) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise StoredObjectDamaged(
