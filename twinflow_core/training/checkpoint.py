@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from twinflow_core.errors import TwinflowError
+
 FILE = "state.pt"
 
 
@@ -27,9 +29,23 @@ def save_state(folder: Path, key: str, step: int, parts: dict[str, Any]) -> None
 
 
 def load_state(folder: Path, key: str) -> tuple[int, dict[str, Any]] | None:
-    """The finished steps and state dicts of a run with this key, or None if there are none."""
+    """The finished steps and state dicts of a run with this key, or None if there are none.
+
+    Raises:
+        TwinflowError: the file is damaged, or holds more than tensors and plain values.
+    """
     path = folder / FILE
     if not path.exists():
         return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return (state["step"], state["parts"]) if state["key"] == key else None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return (state["step"], state["parts"]) if state["key"] == key else None
+    except MemoryError:
+        raise
+    # A damaged archive is met with RuntimeError, EOFError, UnpicklingError, KeyError and others.
+    except Exception as error:
+        raise TwinflowError(
+            f"The training state cannot be read ({type(error).__name__}).",
+            where=str(path),
+            fix="Remove this file: training then starts from its first step.",
+        ) from error
