@@ -1,6 +1,6 @@
 # Needs Python >= 3.11, git and make; everything else is installed into .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test bench lint
+.PHONY: help setup retrain test bench soak lint
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,6 +11,7 @@ help:
 	@echo "make retrain   train, judge, export, publish and promote; prints the decision and where to look"
 	@echo "make test      all tests"
 	@echo "make bench     measurements, as JSON under benchmarks/results"
+	@echo "make soak      kills, races, faults, full disks in full counts: hours; goes on where it was stopped"
 	@echo "make lint      ruff, mypy and the import arrows"
 
 setup: $(STAMP)
@@ -46,6 +47,10 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
+
+# SOAK names some of them and a count, e.g. SOAK="races --count 10".
+soak: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak $(SOAK)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

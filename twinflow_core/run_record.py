@@ -37,6 +37,7 @@ class RunRecord:
 
     Attributes:
         id: YYYYMMDD-HHMMSS-xxxx.
+        number: its place among this checkout's runs. Clocks are set back; this is what orders them.
         state: `running`, `failed`, `interrupted`, or decided: `promoted`, `published` (promotion is off, or
             the gates ran dry), `rejected`, `needs-approval`.
         started, finished: UTC, ISO 8601; finished is empty while it runs.
@@ -55,6 +56,7 @@ class RunRecord:
     """
 
     id: str
+    number: int = 0
     state: str = "running"
     started: str = ""
     finished: str = ""
@@ -140,7 +142,12 @@ def local_records(root: Path) -> list[RunRecord]:
 def last_decided(root: Path) -> RunRecord | None:
     """The latest of this checkout's runs that came to a decision."""
     decided = [record for record in local_records(root) if record.state in DECIDED]
-    return max(decided, key=lambda record: (record.finished, record.id)) if decided else None
+    return max(decided, key=lambda record: (record.number, record.finished, record.id)) if decided else None
+
+
+def next_number(root: Path) -> int:
+    """The number of the run that begins now; only the holder of the training lock may ask."""
+    return 1 + max((record.number for record in local_records(root)), default=0)
 
 
 def run_key(run_id: str, name: str = RECORD_FILE) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -113,3 +114,29 @@ def test_who_trains_cannot_move_a_channel(
         else:
             with pytest.raises(TwinflowError, match="denies access"):
                 call()
+
+
+def test_a_moved_folder_takes_its_server_along_and_a_copied_one_gets_its_own(tmp_path: Path) -> None:
+    first, moved, copied = (tmp_path / name / "services" for name in ("first", "moved", "copied"))
+    first.mkdir(parents=True)
+    try:
+        _store(start_seaweedfs(first, BUCKET, print)).put("kept", b"kept")
+        before = seaweedfs_record(first)
+        assert before is not None
+        shutil.move(first.parent, moved.parent)
+        store = _store(start_seaweedfs(moved, BUCKET, print))
+        assert store.get("kept") == b"kept"
+        store.put("new", os.urandom(3 << 20))
+        assert not psutil.pid_exists(before.daemon.pid)
+        assert not first.exists()
+
+        # A copy holds the record of a server that is none of its own.
+        (copied / "seaweedfs").mkdir(parents=True)
+        shutil.copy(moved / "seaweedfs/process.json", copied / "seaweedfs")
+        assert not stop_seaweedfs(copied, print)
+        own = start_seaweedfs(copied, BUCKET, print)
+        assert own.endpoint != store.endpoint
+        assert store.get("kept") == b"kept"
+    finally:
+        for folder in (first, moved, copied):
+            stop_seaweedfs(folder, print)

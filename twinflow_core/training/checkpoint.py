@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from twinflow_core.errors import TwinflowError
+from twinflow_core.full_disk import cannot_write
 
 FILE = "state.pt"
 
@@ -21,11 +22,18 @@ def save_state(folder: Path, key: str, step: int, parts: dict[str, Any]) -> None
         key: hash of all that defines the run; a state with another key is never resumed.
         step: finished steps.
         parts: state dicts by name.
+
+    Raises:
+        InfrastructureError: it cannot be written; the earlier state stays.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{FILE}.partial"
-    torch.save({"key": key, "step": step, "parts": parts}, partial)
-    os.replace(partial, folder / FILE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({"key": key, "step": step, "parts": parts}, partial)
+        os.replace(partial, folder / FILE)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise cannot_write("The training state", error, str(folder / FILE)) from error
 
 
 def load_state(folder: Path, key: str) -> tuple[int, dict[str, Any]] | None:
