@@ -1,6 +1,6 @@
 # Needs Python >= 3.11, git and make; everything else is installed into .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test bench bench-objectives lint
+.PHONY: help setup retrain test bench bench-objectives lint soak
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,6 +12,7 @@ help:
 	@echo "make test      all tests"
 	@echo "make bench     measurements, as JSON under benchmarks/results"
 	@echo "make bench-objectives   TwinFlow against its rivals: hours on a CPU, goes on where it was stopped"
+	@echo "make soak      kills, races, faults, full disks in full counts: hours; goes on where it was stopped"
 	@echo "make lint      ruff, mypy and the import arrows"
 
 setup: $(STAMP)
@@ -51,6 +52,10 @@ bench: $(STAMP)
 bench-objectives: $(STAMP)
 	@$(BIN)/python -m benchmarks.objectives.step_time
 	@$(BIN)/python -m benchmarks.objectives
+
+# SOAK names some of them and a count, e.g. SOAK="races --count 10".
+soak: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak $(SOAK)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

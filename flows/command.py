@@ -8,11 +8,13 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from twinflow_core.errors import TwinflowError, unexpected
+from twinflow_core.full_disk import cannot_write, disk_is_full
 from twinflow_core.home import state_home
 
 INTERRUPTED = 130
@@ -41,12 +43,16 @@ def run_command(parser: argparse.ArgumentParser, work: Work) -> None:
         print("Interrupted: the run's processes are ended, its files are removed.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
+        if not isinstance(error, TwinflowError) and disk_is_full(error):
+            error = cannot_write("A file of the run", error, str(Path.cwd()))
         log = state_home(Path.cwd()) / "flow-error.log"
         told = error if isinstance(error, TwinflowError) else unexpected(error, log)
         print(told, file=sys.stderr)
         document, code = {"error": told.as_dict()}, int(told.code)
     if options.result is not None:
-        options.result.write_text(json.dumps(document, default=str), encoding="utf-8")
+        # The exit code must reach the caller even where nothing can be written.
+        with suppress(OSError):
+            options.result.write_text(json.dumps(document, default=str), encoding="utf-8")
     sys.exit(int(code))
 
 

@@ -47,6 +47,7 @@ from twinflow_core.run_record import (
     RunRecord,
     last_decided,
     new_run_id,
+    next_number,
     now,
     run_folder,
     run_key,
@@ -124,6 +125,7 @@ def _begin(root: Path, run_id: str, params: Params, snapshot: Snapshot, inputs: 
     last = last_decided(root)
     record = RunRecord(
         id=run_id,
+        number=next_number(root),
         started=now(),
         model=params.registry.model,
         pid=os.getpid(),

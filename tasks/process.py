@@ -17,7 +17,8 @@ from twinflow_core.errors import InfrastructureError
 from twinflow_core.progress import Step, read_progress
 
 GUARD = Path(__file__).with_name("guard.py")
-GRACE_SECONDS = 20.0
+# Ten seconds after a cancel nothing of a run may live: half of that is left for the rest.
+GRACE_SECONDS = 5.0
 TAIL_LINES = 40
 SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY|AUTH|API_KEY", re.IGNORECASE)
 MASK = "*****"

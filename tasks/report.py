@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from twinflow_core.report.collect import collect_report
 from twinflow_core.report.context import Fact, GateResult
 from twinflow_core.report.html import render_report
 
+LONGEST_PROMPT = 100
 GATE_TITLES = {"quality": "Quality gate", "serving": "Serving gate"}
 
 
@@ -45,13 +47,19 @@ def write_report(run: Run, decisions: Sequence[Decision], champion_samples: Path
     run.record.report = str(page)
 
 
+def _quoted(prompt: str) -> str:
+    """A prompt as the shell takes it: captions are anybody's text, and people paste these commands."""
+    printable = "".join(character if character.isprintable() else " " for character in prompt)
+    return shlex.quote(printable[:LONGEST_PROMPT])
+
+
 def next_commands(run: Run) -> list[tuple[str, str]]:
     """What a person may want to do next: (what for, the command, as it works from the repository)."""
     record = run.record
     twinflow = "twinflow" if shutil.which("twinflow") else _from_root(run.root)
     commands = [("see all of this run", f"{twinflow} show {record.id}")]
     if record.state == "promoted":
-        commands.insert(0, ("make an image", f'{twinflow} generate "{record.prompt}" --out image.png'))
+        commands.insert(0, ("make an image", f"{twinflow} generate {_quoted(record.prompt)} --out image.png"))
         commands += _to_promote(run, twinflow, "production", "production" in run.registry.approval)
     elif record.state == "needs-approval":
         commands += _to_promote(run, twinflow, run.channel, asked=True)

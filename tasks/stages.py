@@ -16,6 +16,7 @@ from tasks.dvc import DvcTree
 from tasks.log import ProgressShown, run_log, say
 from tasks.process import Finished
 from twinflow_core.errors import ExitCode, InfrastructureError, TwinflowError
+from twinflow_core.full_disk import WORDS, cannot_write
 from twinflow_core.run_record import StageRecord
 from twinflow_core.stages.entry import ERROR_FILE_VARIABLE
 
@@ -101,6 +102,9 @@ def _explain(name: str, done: Finished, error_file: Path, log: Path) -> Twinflow
             where=str(log),
             fix="Free memory or lower the batch sizes in params.yaml.",
         )
+    full = next((line for line in reversed(done.tail) if WORDS.search(line)), None)
+    if full is not None:
+        return cannot_write(f"What the stage `{name}` made", full, str(log))
     said = next((line for line in reversed(done.tail) if RAISED.match(line)), "")
     return InfrastructureError(
         f"The stage `{name}` failed{': ' + said if said else '.'}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
@@ -59,7 +60,9 @@ class InfrastructureError(TwinflowError):
 
 def unexpected(error: Exception, log: Path) -> InfrastructureError:
     """What a user is told of an exception that nobody foresaw: one message, its traceback in the file `log`."""
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    # Where nothing can be written, the message alone must do.
+    with suppress(OSError):
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     return InfrastructureError(
         f"Something unexpected happened: {type(error).__name__}: {error}",
         where=str(log),

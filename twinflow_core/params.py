@@ -7,13 +7,14 @@ An unknown key, a wrong type or an impossible number is a `TwinflowError` that n
 from __future__ import annotations
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from twinflow_core.errors import TwinflowError
+from twinflow_core.yaml_files import UnreadableYamlError, read_yaml
 
 PARAMS_FILE = "params.yaml"
 
@@ -272,12 +273,12 @@ def load_params(path: Path) -> Params:
         TwinflowError: the file is missing, is not YAML, or a key is unknown, missing or out of range.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path)
     except FileNotFoundError:
         raise TwinflowError(
             "The parameter file is missing.", where=str(path), fix="Run from the repository's root."
         ) from None
-    except yaml.YAMLError as error:
+    except UnreadableYamlError as error:
         raise TwinflowError(
             "The parameter file is not valid YAML.", where=f"{path}: {error}", fix="Correct the line named."
         ) from None
@@ -309,7 +310,7 @@ def _explain(error: ValidationError, path: Path) -> TwinflowError:
             f"`{key}`: {first['ctx']['error']}{others}.", where=f"{path}: {key}", fix="Change one of them."
         )
     return TwinflowError(
-        f"`{key}` cannot be {first['input']!r}: {first['msg']}{others}.",
+        f"`{key}` cannot be {reprlib.repr(first['input'])}: {first['msg']}{others}.",
         where=f"{path}: {key}",
         fix="Give a value in range.",
     )

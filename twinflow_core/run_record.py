@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from twinflow_core.errors import ExitCode, TwinflowError
 from twinflow_core.home import state_home
 from twinflow_core.registry.store import ObjectStore
@@ -35,6 +37,7 @@ class RunRecord:
 
     Attributes:
         id: YYYYMMDD-HHMMSS-xxxx.
+        number: its place among this checkout's runs. Clocks are set back; this is what orders them.
         state: `running`, `failed`, `interrupted`, or decided: `promoted`, `published` (promotion is off, or
             the gates ran dry), `rejected`, `needs-approval`.
         started, finished: UTC, ISO 8601; finished is empty while it runs.
@@ -53,6 +56,7 @@ class RunRecord:
     """
 
     id: str
+    number: int = 0
     state: str = "running"
     started: str = ""
     finished: str = ""
@@ -87,6 +91,9 @@ class RunRecord:
         return asdict(self)
 
 
+_RECORDS = TypeAdapter(RunRecord)
+
+
 def new_run_id() -> str:
     """A name for a run that sorts by time: YYYYMMDD-HHMMSS-<4 hex digits>, UTC."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -119,10 +126,8 @@ def save_record(root: Path, record: RunRecord) -> None:
 def parse_record(document: str | bytes, where: str) -> RunRecord:
     """Read a record back. Raises `TwinflowError` if it is damaged."""
     try:
-        fields = json.loads(document)
-        stages = [StageRecord(**stage) for stage in fields.pop("stages")]
-        return RunRecord(stages=stages, **fields)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return _RECORDS.validate_python(json.loads(document))
+    except (ValueError, RecursionError):
         raise TwinflowError(
             "A run's record is damaged.", where=where, fix="Remove the run's folder; its decision stays."
         ) from None
@@ -137,7 +142,12 @@ def local_records(root: Path) -> list[RunRecord]:
 def last_decided(root: Path) -> RunRecord | None:
     """The latest of this checkout's runs that came to a decision."""
     decided = [record for record in local_records(root) if record.state in DECIDED]
-    return max(decided, key=lambda record: (record.finished, record.id)) if decided else None
+    return max(decided, key=lambda record: (record.number, record.finished, record.id)) if decided else None
+
+
+def next_number(root: Path) -> int:
+    """The number of the run that begins now; only the holder of the training lock may ask."""
+    return 1 + max((record.number for record in local_records(root)), default=0)
 
 
 def run_key(run_id: str, name: str = RECORD_FILE) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline_clone import make_clone, retrain
+from tests.pipeline_clone import CANARY, make_clone, retrain
 from twinflow_core.local.services import Services
 
 
@@ -19,8 +19,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def env(services: Services) -> dict[str, str]:
-    """What a command needs to use the session's services."""
-    return services.environment()
+    """What a command needs to use the session's services, and a secret that is none of its business."""
+    return {**services.environment(), "HF_TOKEN": CANARY}
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -77,3 +78,29 @@ def test_two_that_start_it_at_once_get_the_same_server(own_seaweedfs: Path) -> N
     assert [process.returncode for process in both] == [0, 0]
     assert answers[0][0] == answers[1][0]
     assert "".join(said for _, said in answers).count("Starting") == 1
+
+
+def test_a_moved_folder_takes_its_server_along_and_a_copied_one_gets_its_own(tmp_path: Path) -> None:
+    first, moved, copied = (tmp_path / name / "services" for name in ("first", "moved", "copied"))
+    first.mkdir(parents=True)
+    try:
+        _store(start_seaweedfs(first, BUCKET, print)).put("kept", b"kept")
+        before = seaweedfs_record(first)
+        assert before is not None
+        shutil.move(first.parent, moved.parent)
+        store = _store(start_seaweedfs(moved, BUCKET, print))
+        assert store.get("kept") == b"kept"
+        store.put("new", os.urandom(3 << 20))
+        assert not psutil.pid_exists(before.daemon.pid)
+        assert not first.exists()
+
+        # A copy holds the record of a server that is none of its own.
+        (copied / "seaweedfs").mkdir(parents=True)
+        shutil.copy(moved / "seaweedfs/process.json", copied / "seaweedfs")
+        assert not stop_seaweedfs(copied, print)
+        own = start_seaweedfs(copied, BUCKET, print)
+        assert own.endpoint != store.endpoint
+        assert store.get("kept") == b"kept"
+    finally:
+        for folder in (first, moved, copied):
+            stop_seaweedfs(folder, print)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from twinflow_core.backbones.plain_folder import INDEX, read_index, require_plain
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
 
@@ -18,31 +19,37 @@ def pipeline_class(folder: Path) -> str:
     """The pipeline's class name as `model_index.json` gives it.
 
     Raises:
-        TwinflowError: no diffusers folder there, or a family that is not supported.
+        TwinflowError: no diffusers folder there, a family that is not supported, or one that is not safe to
+            load (see `require_plain`).
     """
-    index = folder / "model_index.json"
-    try:
-        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError):
-        raise TwinflowError(
-            "The base model is no diffusers pipeline folder.",
-            where=str(index),
-            fix="Set base.folder in params.yaml to a folder written by save_pretrained.",
-        ) from None
+    name: str = read_index(folder)["_class_name"]
     if name not in FAMILIES:
         raise TwinflowError(
             f"Models of class {name} are not supported.",
-            where=str(index),
+            where=str(folder / INDEX),
             fix=f"Use one of: {', '.join(sorted(FAMILIES))}.",
         )
+    require_plain(folder)
     return name
 
 
 def load_backbone(folder: Path) -> Sd3Backbone:
-    """Load the pipeline in `folder` behind its family's backbone; refuses what `pipeline_class` refuses."""
+    """Load the pipeline in `folder` behind its family's backbone; refuses what `pipeline_class` refuses.
+
+    Raises:
+        TwinflowError: also if a file is damaged, lacks a weight, or does not fit the others.
+    """
     # Their notices repeat whole batches of captions; the encode stage says in one line what is cut.
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    return FAMILIES[pipeline_class(folder)].load(folder)
+    family = FAMILIES[pipeline_class(folder)]
+    try:
+        return family.load(folder)
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
+        raise TwinflowError(
+            f"The model cannot be loaded: {' '.join(str(error).split())[:300]}",
+            where=str(folder),
+            fix="Fetch or save the model again.",
+        ) from error

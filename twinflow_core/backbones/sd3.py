@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.plain_folder import load_modules, read_index
 from twinflow_core.backbones.target_time import TIME_SCALE, TargetTime
 
 T5_TOKENS = 256
@@ -72,10 +73,10 @@ class Sd3Backbone:
     @classmethod
     def load(cls, folder: Path) -> Sd3Backbone:
         """Load a diffusers folder in float32; the target-time sidecar too where there is one."""
-        present = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        present = read_index(folder)
         absent = {name: None for name in T5_PARTS if present.get(name, [None])[0] is None}
         pipeline = StableDiffusion3Pipeline.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, **absent
+            folder, local_files_only=True, use_safetensors=True, **load_modules(folder), **absent
         )
         pipeline.set_progress_bar_config(disable=True)
         backbone = cls(pipeline)

@@ -70,12 +70,13 @@ def stop_daemon(daemon: Daemon | None, folder: Path, grace_seconds: float) -> bo
 
     Args:
         daemon: the recorded process, if there is a record.
-        folder: the service's folder; processes with its mark are ended even if the record is lost.
+        folder: the service's folder; processes with its mark are ended even if the record is lost, and those
+            with the record's own, which names the folder's place before it was moved.
 
     Returns:
         Whether anything was running.
     """
-    processes = _marked_processes(folder)
+    processes = _marked_processes({str(folder), daemon.mark} if daemon else {str(folder)})
     if daemon is not None and is_alive(daemon):
         processes.setdefault(daemon.pid, psutil.Process(daemon.pid))
     if not processes:
@@ -113,11 +114,11 @@ def _signal(processes: Iterable[psutil.Process], number: int) -> None:
             continue
 
 
-def _marked_processes(folder: Path) -> dict[int, psutil.Process]:
+def _marked_processes(marks: set[str]) -> dict[int, psutil.Process]:
     marked = {}
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == str(folder) and _runs(process):
+            if process.environ().get(MARK) in marks and _runs(process):
                 marked[process.pid] = process
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue

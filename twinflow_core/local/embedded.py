@@ -73,9 +73,12 @@ def ensure_running(recipe: Recipe, say: Say) -> Running:
     with _turn(recipe, say):
         running = read_record(recipe.folder)
         if running and is_alive(running.daemon):
-            if _becomes_healthy(recipe, running):
+            if running.daemon.mark != str(recipe.folder):
+                say(f"This folder was moved; starting the {recipe.name} again in its new place")
+            elif _becomes_healthy(recipe, running):
                 return running
-            say(f"The {recipe.name} hangs; starting it again")
+            else:
+                say(f"The {recipe.name} hangs; starting it again")
         return _start(recipe, running, say)
 
 
@@ -96,12 +99,18 @@ def service_lock(folder: Path) -> FileLock:
 
 
 def read_record(folder: Path) -> Running | None:
-    """The last start's record, whether or not it still runs; None if there is none or it is torn."""
+    """The last start's record, whether or not it still runs; None if there is none, or it is torn.
+
+    A copied folder holds the record of the service of the folder that it was copied from: that is none of its
+    own. A moved one holds its own, made in a place that is no more.
+    """
     try:
         document = json.loads((folder / "process.json").read_text(encoding="utf-8"))
-        return Running(Daemon(**document["daemon"]), tuple(int(port) for port in document["ports"]))
+        running = Running(Daemon(**document["daemon"]), tuple(int(port) for port in document["ports"]))
+        copied = running.daemon.mark != str(folder) and Path(running.daemon.mark).exists()
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return None if copied else running
 
 
 def write_private(path: Path, text: str) -> None:

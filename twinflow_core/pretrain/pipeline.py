@@ -71,7 +71,12 @@ def save_base(pipeline: StableDiffusion3Pipeline, folder: Path) -> None:
 def load_base(folder: Path) -> StableDiffusion3Pipeline:
     """A base from its folder, every part in float32 and not training."""
     pipeline = StableDiffusion3Pipeline.from_pretrained(
-        folder, text_encoder_3=None, tokenizer_3=None, torch_dtype=torch.float32, local_files_only=True
+        folder,
+        text_encoder_3=None,
+        tokenizer_3=None,
+        torch_dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
     )
     for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
         part.requires_grad_(False).eval()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twinflow_core.errors import TwinflowError
+from twinflow_core.yaml_files import UnreadableYamlError, read_yaml
 
 
 class _Strict(BaseModel):
@@ -92,8 +92,8 @@ def load_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise TwinflowError("no such recipe", where=str(path), fix="name a YAML file with a recipe in it")
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text()) or {})
-    except (ValidationError, yaml.YAMLError) as error:
+        return Recipe.model_validate(read_yaml(path) or {})
+    except (ValidationError, UnreadableYamlError) as error:
         raise TwinflowError(
             f"the recipe is not valid: {error}", where=str(path), fix="correct the key"
         ) from error

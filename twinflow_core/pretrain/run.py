@@ -134,7 +134,7 @@ def _frozen_parts(recipe: Recipe, work: Path, warm_start: Path | None, progress:
             train_encoder(tokenizer, recipe.text, layers, recipe.seed + index, progress).save_pretrained(
                 folder
             )
-        encoders.append(CLIPTextModelWithProjection.from_pretrained(folder).eval())
+        encoders.append(CLIPTextModelWithProjection.from_pretrained(folder, use_safetensors=True).eval())
     progress(f"autoencoder and text encoders ready after {time.monotonic() - began:.0f}s")
-    vae = AutoencoderKL.from_pretrained(vae_folder).eval().requires_grad_(False)
+    vae = AutoencoderKL.from_pretrained(vae_folder, use_safetensors=True).eval().requires_grad_(False)
     return Frozen(vae, tokenizer, (encoders[0], encoders[1]))

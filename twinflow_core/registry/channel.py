@@ -163,6 +163,7 @@ class Channel:
 
         Raises:
             StaleDecision: somebody else created that entry first.
+            StoredObjectDamaged: the log once was longer: an entry after `head` is lost.
             TwinflowError: the store's conditional writes do not work, or actor or reason is empty.
         """
         for name, text in (("actor", actor), ("reason", reason)):
@@ -171,6 +172,7 @@ class Channel:
                     f"The {name} is empty.", where=f"{action} on {self.prefix}", fix=f"Say the {name}."
                 )
         require_conditional_writes(self.store)
+        self._require_nothing_lost_after(head)
         entry = Entry(
             generation=(head.generation if head else 0) + 1,
             action=action,
@@ -194,6 +196,18 @@ class Channel:
         self._point_at(entry)
         return entry
 
+    def _require_nothing_lost_after(self, head: Entry | None) -> None:
+        """Refuse to fill the place of an entry that the store lost: the log would tell another past."""
+        following = (head.generation if head else 0) + 1
+        pointer = self._pointer()
+        longest = max(self._last_number(), pointer.generation if pointer else 0)
+        if longest >= following and self.entry(following) is None:
+            raise StoredObjectDamaged(
+                f"An entry of the channel's log is lost: generation {following} of {longest}.",
+                where=self.store.address(self._key(following)),
+                fix="Restore this object from a backup of the bucket; nothing is promoted meanwhile.",
+            )
+
     def _point_at(self, entry: Entry) -> None:
         pointer = Pointer(generation=entry.generation, version=entry.version)
         try:
@@ -202,15 +216,23 @@ class Channel:
             # The entry is committed; readers find it from any older pointer, or from the listing.
             return
 
-    def _entry_pointed_at(self) -> Entry | None:
+    def _pointer(self) -> Pointer | None:
         try:
-            pointer = Pointer.model_validate_json(self.store.get(f"{self.prefix}/champion.json"))
+            return Pointer.model_validate_json(self.store.get(f"{self.prefix}/champion.json"))
         except (ObjectMissing, ValidationError):
             return None
-        return self.entry(pointer.generation)
+
+    def _entry_pointed_at(self) -> Entry | None:
+        pointer = self._pointer()
+        return self.entry(pointer.generation) if pointer else None
 
     def _last_listed(self) -> Entry | None:
-        last = None
+        last = self._last_number()
+        return self.entry(last) if last else None
+
+    def _last_number(self) -> int:
+        """The highest generation that the listing shows, 0 if there is none."""
+        last = 0
         for info in self.store.list(f"{self.prefix}/log/"):
             number = PurePosixPath(info.key).stem
             if not number.isdecimal() or info.key != self._key(int(number)):
@@ -220,7 +242,7 @@ class Channel:
                     fix="Remove this object.",
                 )
             last = int(number)
-        return self.entry(last) if last else None
+        return last
 
 
 def state_after(head: Entry | None) -> ChannelState:

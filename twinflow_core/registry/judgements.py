@@ -68,7 +68,7 @@ class Judgements:
                 where=where,
                 fix="Judge the candidate.",
             ) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise StoredObjectDamaged(

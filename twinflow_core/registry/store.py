@@ -158,6 +158,12 @@ class ObjectStore:
                 return self.get(key) == body
             except ObjectMissing:
                 time.sleep(random.uniform(0.02, 0.1) * 2**attempt)
+            except InfrastructureError as error:
+                raise InfrastructureError(
+                    f"Whether a conditional write was made is not known: {error.what}",
+                    where=f"{self.address(key)} at {self.endpoint}",
+                    fix="Once the store answers, look at `twinflow history`; doing it again is safe.",
+                ) from error
         raise InfrastructureError(
             "A conditional write was neither accepted nor overtaken.",
             where=f"{self.address(key)} at {self.endpoint}",

@@ -6,9 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from twinflow_core.errors import TwinflowError
+from twinflow_core.full_disk import cannot_write, disk_is_full
 from twinflow_core.params import PARAMS_FILE, Params, load_params
 
 # A parent cannot see this process's exit code: DVC stands between them and has codes of its own.
@@ -27,7 +30,17 @@ def run_stage(stage: Callable[[Params, Path], None]) -> None:
     try:
         stage(load_params(root / PARAMS_FILE), root)
     except TwinflowError as error:
-        print(error, file=sys.stderr)
-        if path := os.environ.get(ERROR_FILE_VARIABLE):
+        _end(error)
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        _end(cannot_write(f"The output of `{stage.__name__}`", error, str(root)))
+
+
+def _end(error: TwinflowError) -> NoReturn:
+    print(error, file=sys.stderr)
+    if path := os.environ.get(ERROR_FILE_VARIABLE):
+        # The disk may be full: then the last lines on standard error must do.
+        with suppress(OSError):
             Path(path).write_text(json.dumps(error.as_dict()), encoding="utf-8")
-        sys.exit(int(error.code))
+    sys.exit(int(error.code))

@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +21,7 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.params import Params
 from twinflow_core.progress import track
 from twinflow_core.stages.entry import run_stage
+from twinflow_core.yaml_files import UnreadableYamlError, read_yaml
 
 RAW = Path("data/raw")
 SHAPES_FILE = "shapes.yaml"
@@ -67,9 +67,9 @@ def load_shapes_source(path: Path) -> ShapesSource:
         TwinflowError: it is not YAML, or a key is unknown, missing or out of range.
     """
     try:
-        return ShapesSource.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        fault = " ".join(str(error).split())
+        return ShapesSource.model_validate(read_yaml(path))
+    except UnreadableYamlError as error:
+        fault = str(error)
     except ValidationError as error:
         first = error.errors()[0]
         fault = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from twinflow_core.errors import TwinflowError
+from twinflow_core.full_disk import cannot_write
+
 FILE = "state.pt"
 
 
@@ -19,17 +22,38 @@ def save_state(folder: Path, key: str, step: int, parts: dict[str, Any]) -> None
         key: hash of all that defines the run; a state with another key is never resumed.
         step: finished steps.
         parts: state dicts by name.
+
+    Raises:
+        InfrastructureError: it cannot be written; the earlier state stays.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{FILE}.partial"
-    torch.save({"key": key, "step": step, "parts": parts}, partial)
-    os.replace(partial, folder / FILE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({"key": key, "step": step, "parts": parts}, partial)
+        os.replace(partial, folder / FILE)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise cannot_write("The training state", error, str(folder / FILE)) from error
 
 
 def load_state(folder: Path, key: str) -> tuple[int, dict[str, Any]] | None:
-    """The finished steps and state dicts of a run with this key, or None if there are none."""
+    """The finished steps and state dicts of a run with this key, or None if there are none.
+
+    Raises:
+        TwinflowError: the file is damaged, or holds more than tensors and plain values.
+    """
     path = folder / FILE
     if not path.exists():
         return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return (state["step"], state["parts"]) if state["key"] == key else None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return (state["step"], state["parts"]) if state["key"] == key else None
+    except MemoryError:
+        raise
+    # A damaged archive is met with RuntimeError, EOFError, UnpicklingError, KeyError and others.
+    except Exception as error:
+        raise TwinflowError(
+            f"The training state cannot be read ({type(error).__name__}).",
+            where=str(path),
+            fix="Remove this file: training then starts from its first step.",
+        ) from error

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -43,6 +44,12 @@ class EncodedData:
                 "The encoded data are missing.",
                 where=str(error.filename or folder),
                 fix="Run the encode stage.",
+            ) from None
+        except (SafetensorError, ValueError, OSError) as error:
+            raise TwinflowError(
+                f"The encoded data are damaged: {error}",
+                where=str(folder),
+                fix="Delete the folder and run the encode stage again.",
             ) from None
         conditioning = Conditioning(captions["prompt_embeds"], captions["pooled_prompt_embeds"])
         if len(known) != len(conditioning) or int(rows["caption"].max()) >= len(known):

@@ -1,0 +1,119 @@
+"""A model folder from anywhere: weights and settings alone, no code, no pickles, nothing left to chance."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from twinflow_core.errors import TwinflowError
+
+INDEX = "model_index.json"
+# Loading a pickle can run any code that its writer chose.
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+LIBRARIES = ("diffusers", "transformers")
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The folder's `model_index.json`.
+
+    Raises:
+        TwinflowError: it is missing, is no JSON object, or names no class.
+    """
+    path = folder / INDEX
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        index = None
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise TwinflowError(
+            "The base model is no diffusers pipeline folder.",
+            where=str(path),
+            fix="Set base.folder in params.yaml to a folder written by save_pretrained.",
+        )
+    return index
+
+
+def require_plain(folder: Path) -> None:
+    """Refuse a diffusers folder that holds more than settings and sound weights; reads no weight.
+
+    Raises:
+        TwinflowError: it holds code, names a part of a library other than diffusers and transformers, has
+            a part with pickled weights alone, or a safetensors file whose header lies about its content.
+    """
+    for name, part in read_index(folder).items():
+        if isinstance(part, list) and part and part[0] not in (None, *LIBRARIES):
+            raise TwinflowError(
+                f"The model's part `{name}` comes from {part[0]!r}: only {' and '.join(LIBRARIES)} are allowed.",
+                where=str(folder / INDEX),
+                fix="Use a model made of these libraries' own classes.",
+            )
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".py":
+            raise TwinflowError(
+                "The model's folder holds code, which is never run.",
+                where=str(path),
+                fix="Use a model without code of its own; if the file is of no use to it, remove it.",
+            )
+        if path.suffix in PICKLES and not any(path.parent.glob("*.safetensors")):
+            raise TwinflowError(
+                "The model's weights are pickled: loading them could run any code, so they are refused.",
+                where=str(path),
+                fix="Convert the model to safetensors (save_pretrained writes that) on a machine of no value.",
+            )
+        if path.suffix == ".safetensors":
+            _require_sound(path)
+
+
+def load_modules(folder: Path) -> dict[str, nn.Module]:
+    """Every network of a diffusers folder in float32, each weight of it out of the folder's safetensors.
+
+    The libraries fill weights that a file lacks with random numbers and say so in a log line alone.
+
+    Raises:
+        TwinflowError: a weight is missing.
+    """
+    modules: dict[str, nn.Module] = {}
+    for name, part in read_index(folder).items():
+        made_by = _class_of(part)
+        if made_by is None:
+            continue
+        module, told = made_by.from_pretrained(
+            folder / name,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        missing = sorted(told["missing_keys"])
+        if missing:
+            raise TwinflowError(
+                f"The model's part `{name}` lacks {len(missing)} weight(s), {missing[0]} among them.",
+                where=str(folder / name),
+                fix="Fetch or save the model again: without them it would be filled with random numbers.",
+            )
+        modules[name] = module.eval()
+    return modules
+
+
+def _class_of(part: object) -> Any | None:
+    """The class that an entry of the index names, if it is a network."""
+    if not isinstance(part, list) or len(part) != 2 or part[0] not in LIBRARIES:
+        return None
+    found = getattr(importlib.import_module(part[0]), str(part[1]), None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+
+
+def _require_sound(path: Path) -> None:
+    try:
+        with safe_open(path, framework="np") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise TwinflowError(
+            f"A file of weights is damaged: {error}", where=str(path), fix="Fetch or save the model again."
+        ) from None
