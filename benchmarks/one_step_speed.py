@@ -29,7 +29,7 @@ from twinflow_core.evaluation.generation import few_step_sampler, many_step_samp
 from twinflow_core.export.layout import plan_graphs, write_graphs
 from twinflow_core.noise import image_noise
 from twinflow_core.params import PARAMS_FILE, load_params
-from twinflow_core.runtime.generator import to_pixels as served_pixels
+from twinflow_core.runtime.loaded_package import to_pixels as served_pixels
 from twinflow_core.runtime.package import generator_graph
 from twinflow_core.runtime.providers import CPU
 from twinflow_core.runtime.sessions import GraphSession

@@ -12,7 +12,7 @@ from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.export.layout import plan_graphs, write_configurations, write_graphs
 from twinflow_core.export.parity import measure_parity
 from twinflow_core.progress import Reporter
-from twinflow_core.runtime.generator import Generator
+from twinflow_core.runtime.loaded_package import LoadedPackage
 from twinflow_core.runtime.package import (
     FORMAT_VERSION,
     MANIFEST,
@@ -49,7 +49,7 @@ def build_package(backbone: Sd3Backbone, package: Path, steps: Sequence[int], op
         describe_package(backbone, package, steps, opset).write(package)
         reporter.update(len(plans) + 1, "parity")
         # One thread, so that the last digits do not depend on how the machine splits the work.
-        parity = measure_parity(backbone, Generator.from_folder(package, "cpu", threads=1))
+        parity = measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
         (package / PARITY).write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
         describe_package(backbone, package, steps, opset).write(package)
         reporter.update(len(plans) + 2)
