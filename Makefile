@@ -1,6 +1,6 @@
 # Needs Python >= 3.11, git and make; everything else is installed into .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test bench lint
+.PHONY: help setup retrain test bench bench-serving lint
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,6 +11,7 @@ help:
 	@echo "make retrain   train, judge, export, publish and promote; prints the decision and where to look"
 	@echo "make test      all tests"
 	@echo "make bench     measurements, as JSON under benchmarks/results"
+	@echo "make bench-serving   images a second and p95: torch against ONNX Runtime; then hot swap under load"
 	@echo "make lint      ruff, mypy and the import arrows"
 
 setup: $(STAMP)
@@ -46,6 +47,11 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
+
+# The second part needs a package: `dvc repro export`, or any other with --package.
+bench-serving: $(STAMP)
+	@$(BIN)/python -m benchmarks.serving_speed
+	@$(BIN)/python -m benchmarks.hot_swap
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
