@@ -1,6 +1,6 @@
 # Needs Python >= 3.11, git and make; everything else is installed into .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test bench bench-objectives lint soak
+.PHONY: help setup retrain test bench bench-objectives lint soak bench-serving
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,6 +13,7 @@ help:
 	@echo "make bench     measurements, as JSON under benchmarks/results"
 	@echo "make bench-objectives   TwinFlow against its rivals: hours on a CPU, goes on where it was stopped"
 	@echo "make soak      kills, races, faults, full disks in full counts: hours; goes on where it was stopped"
+	@echo "make bench-serving   images a second and p95: torch against ONNX Runtime; then hot swap under load"
 	@echo "make lint      ruff, mypy and the import arrows"
 
 setup: $(STAMP)
@@ -56,6 +57,11 @@ bench-objectives: $(STAMP)
 # SOAK names some of them and a count, e.g. SOAK="races --count 10".
 soak: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak $(SOAK)
+
+# The second part needs a package: `dvc repro export`, or any other with --package.
+bench-serving: $(STAMP)
+	@$(BIN)/python -m benchmarks.serving_speed
+	@$(BIN)/python -m benchmarks.hot_swap
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

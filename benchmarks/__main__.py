@@ -11,4 +11,4 @@ MEASUREMENTS = ("one_step_speed", "gate_calibration")
 
 for name in MEASUREMENTS:
     print(f"== {name}", flush=True)
-    subprocess.run([sys.executable, FOLDER / f"{name}.py"], check=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=FOLDER.parent, check=True)

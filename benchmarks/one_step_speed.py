@@ -1,6 +1,6 @@
 """How many times the images a second: ONNX Runtime at 1 NFE against the base in torch at its many guided steps.
 
-    python benchmarks/one_step_speed.py [--model assets/base] [--package export] [--batch 16] [--rounds 5]
+    python -m benchmarks.one_step_speed [--model assets/base] [--package export] [--batch 16] [--rounds 5]
 
 From prompt embeddings to uint8 pixels, same batch, same threads, in one run; the ways take turns, so that other
 work on the machine slows all of them alike. Random weights would do: no figure depends on what is drawn.
@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import machine_fingerprint
 
+from benchmarks.machine import machine_fingerprint
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
-from twinflow_core.export.layout import plan_graphs, write_graphs
+from twinflow_core.export.layout import write_graphs
 from twinflow_core.noise import image_noise
 from twinflow_core.params import PARAMS_FILE, load_params
-from twinflow_core.runtime.generator import to_pixels as served_pixels
+from twinflow_core.runtime.loaded_package import to_pixels as served_pixels
 from twinflow_core.runtime.package import generator_graph
 from twinflow_core.runtime.providers import CPU
 from twinflow_core.runtime.sessions import GraphSession
@@ -132,8 +132,9 @@ def measure(model: Path, package: Path | None, batch: int, rounds: int, threads:
 
 
 def _export(backbone: Sd3Backbone, folder: Path, opset: int) -> Path:
-    plans = [plan for plan in plan_graphs(backbone, [1]) if plan.path in GRAPHS]
-    write_graphs(folder, plans, opset, lambda done: print(f"exported {done} of {len(plans)}", flush=True))
+    write_graphs(
+        folder, backbone, [1], opset, "fp32", lambda done, name: print(f"exported {name}", flush=True)
+    )
     return folder
 
 

@@ -162,6 +162,7 @@ class ExportParams(Section):
 
     steps: tuple[Positive, ...]
     opset: Annotated[int, Field(ge=20, le=23)]
+    precision: Literal["fp32", "fp16", "int8", "int4"] = "fp32"
 
 
 class Rule(Section):

@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
-from twinflow_core.export.layout import plan_graphs
+from twinflow_core.export.layout import write_graphs
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
 TOLERANCE = 1e-5
@@ -89,7 +89,7 @@ def test_transformers_still_reads_the_tokenizer(tiny_package: Path, tiny_pipelin
     )
 
 
-def test_t5_is_refused() -> None:
+def test_t5_is_refused(tmp_path: Path) -> None:
     with_t5: Any = SimpleNamespace(pipeline=SimpleNamespace(text_encoder_3=torch.nn.Identity()))
     with pytest.raises(TwinflowError, match="T5"):
-        plan_graphs(with_t5, [1])
+        write_graphs(tmp_path, with_t5, [1], 20, "fp32", lambda *_: None)

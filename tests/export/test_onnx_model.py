@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from twinflow_core.runtime.generator import Generator
+from twinflow_core.runtime.loaded_package import LoadedPackage
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
 
@@ -44,7 +44,7 @@ def test_graphs_are_valid_onnx(tiny_package: Path) -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 70])
 def test_any_batch_runs(tiny_package: Path, batch: int) -> None:
-    generator = Generator.from_folder(tiny_package, "cpu")
+    generator = LoadedPackage.from_folder(tiny_package, "cpu")
     noises = np.random.default_rng(0).standard_normal((batch, 1, *generator.manifest.latent_shape))
     images = generator.render(noises.astype(np.float32), generator.encode(["a red circle"] * batch))
     assert images.shape == (batch, 3, 32, 32)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.tiny_pipeline import build_tiny_pipeline
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.export.parity import HIGHEST_PSNR, measure_parity, round_up
-from twinflow_core.runtime.generator import Generator
+from twinflow_core.runtime.loaded_package import LoadedPackage
 
 with_package = [pytest.mark.slow, pytest.mark.xdist_group("export")]
 
@@ -42,7 +42,7 @@ class TestPackage:
 
     def test_another_model_is_noticed(self, tiny_package: Path, tmp_path: Path) -> None:
         other = load_backbone(build_tiny_pipeline(tmp_path / "other", seed=1))
-        parity = measure_parity(other, Generator.from_folder(tiny_package, "cpu", threads=1))
+        parity = measure_parity(other, LoadedPackage.from_folder(tiny_package, "cpu", threads=1))
         assert parity["max_abs"] > 1e-2
         assert parity["psnr"] < 40
 
@@ -53,6 +53,6 @@ class TestPackage:
         shutil.copytree(tiny_package, broken)
         data = broken / "vae_decoder/model.onnx_data"
         data.write_bytes(np.full(data.stat().st_size // 4, np.nan, np.float32).tobytes())
-        generator = Generator.from_folder(broken, "cpu", verify=False, threads=1)
+        generator = LoadedPackage.from_folder(broken, "cpu", verify=False, threads=1)
         parity = measure_parity(load_backbone(tiny_pipeline), generator)
         assert parity == {"max_abs": 1.0, "psnr": 0, "finite": 0}

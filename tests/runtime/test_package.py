@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from twinflow_core.errors import TwinflowError
-from twinflow_core.runtime.generator import Generator
+from twinflow_core.runtime.loaded_package import LoadedPackage
 from twinflow_core.runtime.package import MANIFEST, read_manifest, verify_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
@@ -58,7 +58,7 @@ def test_all_damage_is_named_at_once(package: Path) -> None:
     content[100] ^= 1
     decoder.write_bytes(content)
     with pytest.raises(TwinflowError) as caught:
-        Generator.from_folder(package)
+        LoadedPackage.from_folder(package)
     message = str(caught.value)
     assert "text.onnx is missing" in message
     assert "transformer/model.onnx_data has" in message
@@ -84,11 +84,11 @@ def test_a_newer_format_is_refused(package: Path) -> None:
 
 def test_a_folder_without_a_package_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TwinflowError, match="no exported package"):
-        Generator.from_folder(tmp_path / "nowhere")
+        LoadedPackage.from_folder(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["text.onnx", "tokenizer/tokenizer.json"])
 def test_an_unreadable_file_is_one_message_even_without_verification(package: Path, name: str) -> None:
     (package / name).write_bytes(b"not what it should be")
     with pytest.raises(TwinflowError, match="cannot"):
-        Generator.from_folder(package, verify=False)
+        LoadedPackage.from_folder(package, verify=False)

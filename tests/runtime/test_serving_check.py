@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.served_model import rerecord
 from twinflow_core.noise import image_noise
-from twinflow_core.runtime.generator import Generator
+from twinflow_core.runtime.loaded_package import LoadedPackage
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
 
@@ -43,7 +44,7 @@ def test_measures_and_draws(tiny_package: Path, tmp_path: Path, steps: int) -> N
     assert json.loads((tmp_path / "out/samples.json").read_text()) == WANTED
     with np.load(tmp_path / "out/images.npz") as stored:
         images = stored["images"]
-    generator = Generator.from_folder(tiny_package, "cpu")
+    generator = LoadedPackage.from_folder(tiny_package, "cpu")
     shape = generator.manifest.latent_shape
     noises = [image_noise(7, f"p{row // 2}/{row % 2}", steps, shape) for row in range(4)]
     expected = generator.generate_from_noise(np.stack(noises), ["a red circle"] * 4)
@@ -74,13 +75,3 @@ def test_wrong_prompts_are_refused(tiny_package: Path, tmp_path: Path, wanted: o
     answer = check(tiny_package, tmp_path, wanted)
     assert answer.returncode == 2
     assert "no list of images" in answer.stderr
-
-
-def rerecord(package: Path, name: str) -> None:
-    """Make the manifest agree with a file that was changed on purpose."""
-    from twinflow_core.runtime.package import file_sha256
-
-    path = package / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["files"][name]["sha256"] = file_sha256(package / name)
-    path.write_text(json.dumps(manifest))

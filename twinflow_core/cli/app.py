@@ -7,7 +7,14 @@ from pathlib import Path
 
 import typer
 
-from twinflow_core.cli import audit_verbs, channel_verbs, registry_verbs, run_verbs, service_verbs
+from twinflow_core.cli import (
+    audit_verbs,
+    channel_verbs,
+    registry_verbs,
+    run_verbs,
+    service_verbs,
+    serving_verbs,
+)
 from twinflow_core.cli.output import JSON_FLAG, print_error
 from twinflow_core.errors import ExitCode, TwinflowError, unexpected
 from twinflow_core.home import state_home
@@ -19,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verbs in (run_verbs, registry_verbs, channel_verbs, audit_verbs, service_verbs):
+for verbs in (run_verbs, registry_verbs, channel_verbs, audit_verbs, service_verbs, serving_verbs):
     verbs.add_to(app)
 
 

@@ -96,13 +96,13 @@ def generate(
     from twinflow_core.home import state_home
     from twinflow_core.local.services import open_registry
     from twinflow_core.registry.lookup import find_version
-    from twinflow_core.runtime.generator import Generator
+    from twinflow_core.runtime.loaded_package import LoadedPackage
 
     root = find_root()
     registry = open_registry(root)
     chosen = find_version(registry, version) if version else what_serves(registry, channel)
     package = registry.fetch(chosen, state_home(root) / "cache" / "versions")
-    pixels = Generator.from_folder(package).generate([prompt], seed, steps)[0]
+    pixels = LoadedPackage.from_folder(package).generate([prompt], seed, steps)[0]
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(out, format="PNG")
     if as_json:

@@ -12,48 +12,57 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
 
+from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
-from twinflow_core.export.graphs import (
-    FewStepGenerator,
-    SplitDecoder,
-    SplitTextEncoder,
-    SplitTransformer,
-    TextEncoders,
-)
+from twinflow_core.export.compose import denoiser_model, generator_model, text_model
+from twinflow_core.export.graphs import GivenTimeTransformer, SplitDecoder, SplitTextEncoder, TimeEmbedding
 from twinflow_core.export.onnx_model import EXAMPLE_BATCH, export_model
+from twinflow_core.export.precision import Precision, in_precision
 from twinflow_core.export.weights import SharedWeights
 from twinflow_core.runtime.package import TEXT_GRAPH, generator_graph
+from twinflow_core.sampling.few_step import few_step_times
 
 # What diffusers and transformers add to saved configurations that tells where this machine loaded from.
 MACHINE_KEYS = ("_name_or_path", "is_local", "local_files_only", "name_or_path")
 
 
-@dataclass(frozen=True)
-class GraphPlan:
-    """One graph to export: its file, module, example inputs by name, outputs' names, and odd batch axes."""
-
-    path: str
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    outputs: list[str]
-    batch_axes: dict[str, int]
+TRANSFORMER = "transformer/model.onnx"
+DECODER = "vae_decoder/model.onnx"
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+# The pieces that are traced; the generators and the text graph are composed of them.
+PIECES = 5
 
 
-def plan_graphs(backbone: Sd3Backbone, steps: Sequence[int]) -> list[GraphPlan]:
-    """All graphs of a package, those whose weights others use first.
+def graph_count(steps: Sequence[int]) -> int:
+    """How many steps of work `write_graphs` reports."""
+    return PIECES + len(steps)
+
+
+def write_graphs(
+    package: Path,
+    backbone: Sd3Backbone,
+    steps: Sequence[int],
+    opset: int,
+    precision: Precision,
+    done: Callable[[int, str], None],
+) -> None:
+    """Trace the parts, compose the graphs, save all; those whose weights others use first.
 
     Args:
+        package: the folder to write into.
         backbone: the model; without T5.
         steps: the evaluations k for which a generator is made.
+        opset: of every graph.
+        precision: of the generators' denoiser; the split folders stay in float32.
+        done: told how many steps of work are finished, and the last one's name.
 
     Raises:
         TwinflowError: the pipeline has a T5 text encoder, which has no graph yet.
@@ -65,58 +74,52 @@ def plan_graphs(backbone: Sd3Backbone, steps: Sequence[int]) -> list[GraphPlan]:
             where="text_encoder_3",
             fix="Save the base model with text_encoder_3=None and tokenizer_3=None.",
         )
-    conditioning = backbone.encode_prompts([""] * EXAMPLE_BATCH)
-    embeds, pooled = torch.randn_like(conditioning.prompt_embeds), torch.randn_like(conditioning.pooled)
-    latents = torch.randn(EXAMPLE_BATCH, *backbone.latent_shape)
-    ids = torch.zeros(EXAMPLE_BATCH, pipeline.tokenizer_max_length, dtype=torch.int64)
-    split = {
-        "hidden_states": latents,
-        "encoder_hidden_states": embeds,
-        "pooled_projections": pooled,
-        "timestep": torch.full((EXAMPLE_BATCH,), 1000.0),
-    }
-    plans = [
-        GraphPlan(
-            "transformer/model.onnx", SplitTransformer(pipeline.transformer), split, ["out_hidden_states"], {}
-        ),
-        GraphPlan(
-            "vae_decoder/model.onnx", SplitDecoder(pipeline.vae), {"latent_sample": latents}, ["sample"], {}
-        ),
-    ]
-    for name in ("text_encoder", "text_encoder_2"):
-        encoder = getattr(pipeline, name)
-        states = [f"hidden_states.{layer}" for layer in range(encoder.config.num_hidden_layers + 1)]
-        outputs = ["text_embeds", "last_hidden_state", *states]
-        plans.append(
-            GraphPlan(f"{name}/model.onnx", SplitTextEncoder(encoder), {"input_ids": ids}, outputs, {})
-        )
-    texts = TextEncoders(backbone, embeds.shape[1])
-    embeddings = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
-    plans.append(
-        GraphPlan(TEXT_GRAPH, texts, {"input_ids": ids, "input_ids_2": ids.clone()}, list(embeddings), {})
-    )
-    for k in steps:
-        noises = torch.randn(k, EXAMPLE_BATCH, *backbone.latent_shape)
-        generator = FewStepGenerator(backbone, k)
-        inputs = {"noises": noises, **embeddings}
-        plans.append(GraphPlan(generator_graph(k), generator, inputs, ["images"], {"noises": 1}))
-    return plans
-
-
-def write_graphs(package: Path, plans: Sequence[GraphPlan], opset: int, done: Callable[[int], None]) -> None:
-    """Export and save the graphs one after the other, so that only one is in memory.
-
-    Args:
-        package: the folder to write into.
-        plans: from `plan_graphs`.
-        opset: of every graph.
-        done: told how many graphs are finished.
-    """
     weights = SharedWeights(package)
-    for finished, plan in enumerate(plans, start=1):
-        model = export_model(plan.module, plan.inputs, plan.outputs, opset, plan.batch_axes)
-        weights.save(model, plan.path)
-        done(finished)
+    conditioning = backbone.encode_prompts([""] * EXAMPLE_BATCH)
+    time = TimeEmbedding(pipeline.transformer.time_text_embed)
+    velocity = _trace_velocity(backbone, conditioning, time, opset)
+    embedder = export_model(time, {"timestep": torch.full((EXAMPLE_BATCH,), 1000.0)}, ["embedding"], opset)
+    weights.save(denoiser_model(embedder, velocity, opset), TRANSFORMER)
+    done(2, TRANSFORMER)
+    latents = {"latent_sample": torch.randn(EXAMPLE_BATCH, *backbone.latent_shape)}
+    decoder = export_model(SplitDecoder(pipeline.vae), latents, ["sample"], opset)
+    weights.save(decoder, DECODER)
+    done(3, DECODER)
+    encoders = [_trace_text_encoder(pipeline, name, opset) for name in TEXT_ENCODERS]
+    for name, encoder in zip(TEXT_ENCODERS, encoders, strict=True):
+        weights.save(encoder, f"{name}/model.onnx")
+    _, context, width = conditioning.prompt_embeds.shape
+    weights.save(text_model(encoders, context, width, opset), TEXT_GRAPH)
+    done(PIECES, TEXT_GRAPH)
+    scale, shift = float(pipeline.vae.config.scaling_factor), float(pipeline.vae.config.shift_factor or 0.0)
+    served = in_precision(velocity, precision)
+    for number, k in enumerate(steps, start=1):
+        times = few_step_times(k)
+        constants = [embedding.numpy() for embedding in time.at(times)]
+        generator = generator_model(served, decoder, constants, times, scale, shift, opset)
+        weights.save(generator, generator_graph(k))
+        done(PIECES + number, generator_graph(k))
+
+
+def _trace_velocity(
+    backbone: Sd3Backbone, conditioning: Conditioning, time: TimeEmbedding, opset: int
+) -> ir.Model:
+    (embedding,) = time.at([1.0])
+    inputs = {
+        "hidden_states": torch.randn(EXAMPLE_BATCH, *backbone.latent_shape),
+        "time_embedding": embedding.repeat(EXAMPLE_BATCH, 1),
+        "prompt_embeds": torch.randn_like(conditioning.prompt_embeds),
+        "pooled_prompt_embeds": torch.randn_like(conditioning.pooled),
+    }
+    return export_model(GivenTimeTransformer(backbone.pipeline.transformer), inputs, ["velocity"], opset)
+
+
+def _trace_text_encoder(pipeline: Any, name: str, opset: int) -> ir.Model:
+    encoder = getattr(pipeline, name)
+    ids = torch.zeros(EXAMPLE_BATCH, pipeline.tokenizer_max_length, dtype=torch.int64)
+    states = [f"hidden_states.{layer}" for layer in range(encoder.config.num_hidden_layers + 1)]
+    outputs = ["text_embeds", "last_hidden_state", *states]
+    return export_model(SplitTextEncoder(encoder), {"input_ids": ids}, outputs, opset)
 
 
 def write_configurations(package: Path, backbone: Sd3Backbone) -> None:

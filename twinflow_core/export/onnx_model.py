@@ -20,23 +20,20 @@ EXAMPLE_BATCH = 2
 TRACED_BATCHES = 63
 
 
-def export_model(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], opset: int, batch_axes: dict[str, int]
-) -> ir.Model:
+def export_model(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], opset: int) -> ir.Model:
     """Trace a module with a dynamic batch.
 
     Args:
         module: in evaluation mode.
-        inputs: example tensors by name, in the order of the module's arguments, EXAMPLE_BATCH rows each.
+        inputs: example tensors by name, in the order of the module's arguments, EXAMPLE_BATCH rows each first.
         outputs: the outputs' names.
         opset: of the default domain.
-        batch_axes: the axis that counts rows, for inputs where it is not the first.
 
     Returns:
         The optimised model, its weights in memory.
     """
     batch = torch.export.Dim("batch", max=TRACED_BATCHES)
-    shapes = tuple({batch_axes.get(name, 0): batch} for name in inputs)
+    shapes = tuple({0: batch} for _ in inputs)
     with _quiet(), torch.no_grad():
         program: Any = torch.onnx.export(
             module.eval(),

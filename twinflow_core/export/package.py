@@ -9,10 +9,12 @@ from pathlib import Path
 import onnx
 
 from twinflow_core.backbones.sd3 import Sd3Backbone
-from twinflow_core.export.layout import plan_graphs, write_configurations, write_graphs
+from twinflow_core.errors import TwinflowError
+from twinflow_core.export.layout import graph_count, write_configurations, write_graphs
 from twinflow_core.export.parity import measure_parity
+from twinflow_core.export.precision import Precision
 from twinflow_core.progress import Reporter
-from twinflow_core.runtime.generator import Generator
+from twinflow_core.runtime.loaded_package import LoadedPackage
 from twinflow_core.runtime.package import (
     FORMAT_VERSION,
     MANIFEST,
@@ -27,9 +29,13 @@ from twinflow_core.runtime.package import (
 from twinflow_core.sampling.few_step import few_step_times
 
 PARITY = "parity.json"
+# Of images in fewer bits against torch in float32, in dB.
+LOWEST_PSNR = 35
 
 
-def build_package(backbone: Sd3Backbone, package: Path, steps: Sequence[int], opset: int) -> None:
+def build_package(
+    backbone: Sd3Backbone, package: Path, steps: Sequence[int], opset: int, precision: Precision = "fp32"
+) -> None:
     """Fill an empty folder with a package. The same model gives the same bytes.
 
     Args:
@@ -37,26 +43,28 @@ def build_package(backbone: Sd3Backbone, package: Path, steps: Sequence[int], op
         package: an existing, empty folder.
         steps: the numbers of evaluations to make generators for.
         opset: of every graph.
+        precision: of the generators' denoiser.
 
     Raises:
-        TwinflowError: the model has a part that cannot be exported.
+        TwinflowError: the model has a part that cannot be exported, or loses too much in this precision.
     """
-    plans = plan_graphs(backbone, steps)
+    graphs = graph_count(steps)
     # Two more than the graphs: the configurations with the manifest, and parity.
-    with Reporter("export", len(plans) + 2) as reporter:
-        write_graphs(package, plans, opset, lambda done: reporter.update(done, plans[done - 1].path))
+    with Reporter("export", graphs + 2) as reporter:
+        write_graphs(package, backbone, steps, opset, precision, reporter.update)
         write_configurations(package, backbone)
-        describe_package(backbone, package, steps, opset).write(package)
-        reporter.update(len(plans) + 1, "parity")
+        describe_package(backbone, package, steps, opset, precision).write(package)
+        reporter.update(graphs + 1, "parity")
         # One thread, so that the last digits do not depend on how the machine splits the work.
-        parity = measure_parity(backbone, Generator.from_folder(package, "cpu", threads=1))
+        parity = measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
+        _require_fidelity(parity, precision)
         (package / PARITY).write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
-        describe_package(backbone, package, steps, opset).write(package)
-        reporter.update(len(plans) + 2)
+        describe_package(backbone, package, steps, opset, precision).write(package)
+        reporter.update(graphs + 2)
 
 
 def describe_package(
-    backbone: Sd3Backbone, package: Path, steps: Sequence[int], opset: int
+    backbone: Sd3Backbone, package: Path, steps: Sequence[int], opset: int, precision: Precision
 ) -> PackageManifest:
     """The manifest of a package's present files."""
     config = backbone.pipeline.vae.config
@@ -76,11 +84,23 @@ def describe_package(
             "shift_factor": float(config.shift_factor or 0.0),
         },
         default_negative=None,
+        precision=precision,
         files={
             path.relative_to(package).as_posix(): FileRecord(file_sha256(path), path.stat().st_size)
             for path in sorted(files)
         },
     )
+
+
+def _require_fidelity(parity: dict[str, float | int], precision: Precision) -> None:
+    """Refuse to package what fewer bits have spoilt; what float32 gives is for the gate to judge."""
+    if precision != "fp32" and (not parity["finite"] or parity["psnr"] < LOWEST_PSNR):
+        raise TwinflowError(
+            f"In {precision} the package draws too differently from torch: PSNR {parity['psnr']} dB, "
+            f"where {LOWEST_PSNR} are needed.",
+            where=f"params.yaml: export.precision = {precision}",
+            fix="Choose a precision with more bits; fp32 loses nothing.",
+        )
 
 
 def _graph_spec(package: Path, file: str) -> GraphSpec:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.noise import image_noise
-from twinflow_core.runtime.generator import Generator
+from twinflow_core.runtime.loaded_package import LoadedPackage
 from twinflow_core.sampling.few_step import sample_few_steps
 
 SEEDS = (0, 1, 2)
@@ -26,7 +26,7 @@ HIGHEST_PSNR = 200
 Array = NDArray[np.float32]
 
 
-def measure_parity(backbone: Sd3Backbone, generator: Generator) -> dict[str, float | int]:
+def measure_parity(backbone: Sd3Backbone, generator: LoadedPackage) -> dict[str, float | int]:
     """Compare images of all generators with torch's, on random and on all-zero noise, at batch 1 and 3.
 
     Args:

@@ -1,83 +1,194 @@
-"""Prompts to images with an exported package: tokenizers, the text graph, a generator graph."""
+"""Prompts to images with what a channel serves, or with a package folder; a new version takes over between two
+batches."""
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Lock, Thread
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from twinflow_core.errors import TwinflowError
+from twinflow_core.errors import InfrastructureError, TwinflowError
 from twinflow_core.noise import image_noise
-from twinflow_core.runtime.package import GET_AGAIN, PackageManifest, read_manifest, verify_files
-from twinflow_core.runtime.providers import ProviderChoice, choose_provider
-from twinflow_core.runtime.sessions import GraphSession
+from twinflow_core.runtime.channel_follower import ChannelFollower, Release, follow_channel
+from twinflow_core.runtime.embedding_cache import EmbeddingCache
+from twinflow_core.runtime.loaded_package import Images, LoadedPackage, to_pixels
+from twinflow_core.runtime.package import MANIFEST, file_sha256, read_manifest, verify_files
 
-Images = NDArray[np.uint8]
+DEFAULT_REFRESH_SECONDS = 30.0
+LARGEST_BATCH = 16
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PromptEmbeddings:
-    """What the generators are told about N prompts: prompt_embeds [N, T, D] and pooled [N, P], float32."""
+class Serving:
+    """One version in memory. What holds one draws with this version, whatever the channel does meanwhile."""
 
-    prompt_embeds: NDArray[np.float32]
-    pooled: NDArray[np.float32]
+    release: Release
+    package: LoadedPackage
+    embeddings: EmbeddingCache
 
-    def __getitem__(self, rows: slice) -> PromptEmbeddings:
-        return PromptEmbeddings(self.prompt_embeds[rows], self.pooled[rows])
+    @classmethod
+    def load(cls, release: Release, providers: str, threads: int, batch: int) -> Serving:
+        """Load a release and draw with it once, so that the first request is as fast as the others."""
+        package = LoadedPackage.from_folder(release.folder, providers, verify=False, threads=threads)
+        package.warm_up(batch)
+        return cls(release, package, EmbeddingCache(package.encode))
+
+    def draw(self, prompts: Sequence[str], noises: NDArray[np.float32]) -> Images:
+        """uint8 [N, H, W, 3] of N >= 1 prompts and noises float32 [N, k, C, h, w], in one batch."""
+        return to_pixels(self.package.render(noises, self.embeddings(prompts)))
 
 
 class Generator:
-    """A loaded package. Use `Generator.from_folder`.
+    """Draws with one model; use `Generator.from_channel` or `Generator.from_folder`.
+
+    Safe to share between threads: each call draws with one version from its first image to its last.
 
     Attributes:
-        manifest: what the package holds.
-        provider: what it runs on, and what was passed over for which reason.
+        fault: why the channel could not be followed when it was last looked at; None if it could.
+        swaps: how often a new version took over.
     """
 
     def __init__(
-        self, package: Path, manifest: PackageManifest, provider: ProviderChoice, threads: int
+        self, serving: Serving, follower: ChannelFollower | None, providers: str, threads: int, batch: int
     ) -> None:
-        self.manifest = manifest
-        self.provider = provider
-        self._package = package
+        self._serving = serving
+        self._follower = follower
+        self._providers = providers
         self._threads = threads
-        self._tokenizers = [_load_tokenizer(package / name) for name in manifest.tokenizers]
-        self._text = self._open(manifest.text.file)
-        self._generators: dict[int, GraphSession] = {}
+        self._batch = batch
+        self._previous: Serving | None = None
+        self._turn = Lock()
+        self._stop = Event()
+        self.fault: TwinflowError | None = None
+        self.swaps = 0
 
     @classmethod
     def from_folder(
-        cls, path: Path | str, providers: str = "auto", *, verify: bool = True, threads: int = 0
+        cls,
+        path: Path | str,
+        providers: str = "auto",
+        *,
+        verify: bool = True,
+        threads: int = 0,
+        batch: int = LARGEST_BATCH,
     ) -> Generator:
-        """Load a package.
+        """Load a package folder.
 
         Args:
             path: the folder that holds manifest.json.
-            providers: "auto", "tensorrt", "cuda" or "cpu".
+            providers: "auto" (TensorRT, else CUDA, else CPU), "tensorrt", "cuda" or "cpu".
             verify: compare every file's SHA-256 with the manifest first.
             threads: within an operator; 0 takes all cores.
+            batch: the most images at once.
 
         Raises:
             TwinflowError: no package there, a file is missing or damaged, or the provider cannot be used.
         """
-        package = Path(path)
-        manifest = read_manifest(package)
+        folder = Path(path)
+        manifest = read_manifest(folder)
         if verify:
-            verify_files(package, manifest)
-        return cls(package, manifest, choose_provider(providers), threads)
+            verify_files(folder, manifest)
+        release = Release(file_sha256(folder / MANIFEST), 0, None, folder)
+        return cls(Serving.load(release, providers, threads, batch), None, providers, threads, batch)
 
-    def generate(self, prompts: Sequence[str], seed: int = 0, steps: int = 1, batch_size: int = 16) -> Images:
+    @classmethod
+    def from_channel(
+        cls,
+        channel: str,
+        model: str,
+        bucket: str = "twinflow",
+        *,
+        cache: Path | None = None,
+        providers: str = "auto",
+        threads: int = 0,
+        batch: int = LARGEST_BATCH,
+        refresh_seconds: float = DEFAULT_REFRESH_SECONDS,
+    ) -> Generator:
+        """Load what a channel serves, and follow the channel from then on.
+
+        The S3 server is the one that AWS_ENDPOINT_URL_S3 and the AWS keys name. While it is away, what was last
+        served goes on serving, at the start too.
+
+        Args:
+            channel: `production`, `staging`, ..
+            model: the model's name in the registry.
+            bucket: where the registry lies.
+            cache: folder for versions; the user's cache folder unless told.
+            providers: as in `from_folder`.
+            threads: as in `from_folder`.
+            batch: as in `from_folder`.
+            refresh_seconds: how often the channel is looked at, in a thread of its own; 0: only by `refresh`.
+
+        Raises:
+            TwinflowError: the set-up is wrong, the channel serves nothing, or the package cannot be used.
+            InfrastructureError: the store is away, and nothing of this channel is on this disk.
+        """
+        follower = follow_channel(channel, model, bucket, cache)
+        return cls.following(follower, providers, threads, batch, refresh_seconds)
+
+    @classmethod
+    def following(
+        cls, follower: ChannelFollower, providers: str, threads: int, batch: int, refresh_seconds: float
+    ) -> Generator:
+        """As `from_channel`, of a channel that was found otherwise."""
+        fault: TwinflowError | None = None
+        try:
+            release = follower.latest()
+        except InfrastructureError as error:
+            known = follower.remembered()
+            if known is None:
+                raise
+            release, fault = known, error
+            log.warning("serving what was remembered: %s", error.what)
+        generator = cls(Serving.load(release, providers, threads, batch), follower, providers, threads, batch)
+        generator.fault = fault
+        if refresh_seconds > 0:
+            Thread(
+                target=_keep_refreshing,
+                args=(weakref.ref(generator), generator._stop, refresh_seconds),
+                name="twinflow-follow",
+                daemon=True,
+            ).start()
+        return generator
+
+    @property
+    def serving(self) -> Serving:
+        """The version in use now."""
+        return self._serving
+
+    def previous(self) -> Serving:
+        """The version that the channel served before; loaded when first asked for, kept until the next swap.
+
+        Raises:
+            TwinflowError: there was none, or it cannot be loaded.
+        """
+        with self._turn:
+            wanted = self._serving.release.previous
+            if wanted is None or self._follower is None:
+                raise TwinflowError(
+                    "There is no previous version.",
+                    where=f"version {self._serving.release.version[:12]}",
+                    fix="Ask for the present one.",
+                )
+            if self._previous is None or self._previous.release.version != wanted:
+                release = Release(wanted, 0, None, self._follower.fetch(wanted))
+                self._previous = self._load(release)
+            return self._previous
+
+    def generate(self, prompts: Sequence[str], seed: int = 0, steps: int = 1) -> Images:
         """One image a prompt.
 
         Args:
             prompts: any text; what is longer than the tokenizer's length is cut.
             seed: of the noise. The image at one position is the same for every batch size, within 1/255.
-            steps: network evaluations an image, one of `manifest.nfe`.
-            batch_size: images at once.
+            steps: network evaluations an image.
 
         Returns:
             uint8 [N, H, W, 3].
@@ -85,92 +196,68 @@ class Generator:
         Raises:
             TwinflowError: the package has no generator for that many steps.
         """
-        self._require(steps)
-        shape = self.manifest.latent_shape
-        noises = [image_noise(seed, str(index), steps, shape) for index in range(len(prompts))]
-        stacked = np.stack(noises) if noises else np.empty((0, steps, *shape), np.float32)
-        return self.generate_from_noise(stacked, prompts, batch_size)
+        serving = self._serving
+        manifest = serving.package.manifest
+        serving.package.require_steps(steps)
+        images = [np.empty((0, manifest.resolution, manifest.resolution, 3), np.uint8)]
+        for first in range(0, len(prompts), self._batch):
+            batch = prompts[first : first + self._batch]
+            keys = range(first, first + len(batch))
+            noises = np.stack([image_noise(seed, str(key), steps, manifest.latent_shape) for key in keys])
+            images.append(serving.draw(batch, noises))
+        return np.concatenate(images)
 
-    def generate_from_noise(
-        self, noises: NDArray[np.float32], prompts: Sequence[str], batch_size: int = 16
-    ) -> Images:
-        """One image a prompt, from noises that the caller drew.
-
-        Args:
-            noises: float32 [N, k, C, h, w]; k says how many evaluations to make.
-            prompts: N texts.
-            batch_size: images at once.
+    def refresh(self) -> bool:
+        """Look at the channel, and take over what is new; the old version draws until the new one is ready.
 
         Returns:
-            uint8 [N, H, W, 3].
-
-        Raises:
-            TwinflowError: the package has no generator for k steps.
+            Whether another version serves now. If the store is away, or what is new cannot be loaded, the old
+            version stays and `fault` says why.
         """
-        side = self.manifest.resolution
-        batches = [np.empty((0, side, side, 3), np.uint8)]
-        for first in range(0, len(prompts), batch_size):
-            rows = slice(first, first + batch_size)
-            batches.append(to_pixels(self.render(noises[rows], self.encode(prompts[rows]))))
-        return np.concatenate(batches)
+        if self._follower is None:
+            return False
+        with self._turn:
+            try:
+                release = self._follower.latest(self._serving.release)
+                moved = release.version != self._serving.release.version
+                fresh = (
+                    self._load(release)
+                    if moved
+                    else Serving(release, self._serving.package, self._serving.embeddings)
+                )
+            except TwinflowError as error:
+                self.fault = error
+                log.warning("the old version goes on serving: %s", error)
+                return False
+            self.fault = None
+            if moved:
+                # The old champion is what people compare the new one with; it is in memory already.
+                self._previous = self._serving if self._previous is not None else None
+                self.swaps += 1
+                log.info("version %s serves now", release.version[:12])
+            self._serving = fresh
+            return moved
 
-    def encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
-        """Embeddings of the prompts, all in one batch."""
-        texts = list(prompts)
-        names = [spec.name for spec in self.manifest.text.inputs]
-        ids = {
-            name: np.array([line.ids for line in tokenizer.encode_batch(texts)], np.int64)
-            for name, tokenizer in zip(names, self._tokenizers, strict=True)
-        }
-        return PromptEmbeddings(*self._text.run(ids))
+    def close(self) -> None:
+        """Stop following the channel; drawing stays possible."""
+        self._stop.set()
 
-    def render(self, noises: NDArray[np.float32], prompts: PromptEmbeddings) -> NDArray[np.float32]:
-        """Images float32 [N, 3, H, W] in [0, 1], all in one batch.
-
-        Args:
-            noises: [N, k, C, h, w].
-            prompts: N rows from `encode`.
-
-        Raises:
-            TwinflowError: the package has no generator for k steps.
-        """
-        session = self._generator(noises.shape[1])
-        # The graph counts evaluations first, so that each step's noise is one block of memory.
-        inputs = {
-            "noises": np.ascontiguousarray(noises.swapaxes(0, 1)),
-            "prompt_embeds": prompts.prompt_embeds,
-            "pooled_prompt_embeds": prompts.pooled,
-        }
-        return session.run(inputs)[0]
-
-    def _generator(self, steps: int) -> GraphSession:
-        self._require(steps)
-        if steps not in self._generators:
-            self._generators[steps] = self._open(self.manifest.generators[str(steps)].file)
-        return self._generators[steps]
-
-    def _require(self, steps: int) -> None:
-        if steps not in self.manifest.nfe:
-            known = ", ".join(map(str, self.manifest.nfe))
-            raise TwinflowError(
-                f"The package cannot generate in {steps} step(s).",
-                where=str(self._package),
-                fix=f"Use one of: {known}; or add {steps} to export.steps in params.yaml and export again.",
-            )
-
-    def _open(self, file: str) -> GraphSession:
-        return GraphSession(self._package / file, self.provider.name, self._threads)
+    def _load(self, release: Release) -> Serving:
+        for held in (self._serving, self._previous):
+            if held is not None and held.release.version == release.version:
+                return Serving(release, held.package, held.embeddings)
+        return Serving.load(release, self._providers, self._threads, self._batch)
 
 
-def to_pixels(images: NDArray[np.float32]) -> Images:
-    """float [N, 3, H, W] in [0, 1] as uint8 [N, H, W, 3], rounded to the nearest."""
-    return np.rint(images * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-
-
-def _load_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise TwinflowError(
-            "A tokenizer of the package cannot be read.", where=f"{path}: {error}", fix=GET_AGAIN
-        ) from None
+def _keep_refreshing(reference: weakref.ref[Generator], stop: Event, seconds: float) -> None:
+    """Refresh until `stop`, or until nobody holds the generator any more."""
+    while not stop.wait(seconds):
+        generator = reference()
+        if generator is None:
+            return
+        try:
+            generator.refresh()
+        except Exception:
+            # What nobody foresaw must not end the following: the next look may go well.
+            log.exception("the channel could not be followed")
+        del generator

@@ -65,6 +65,7 @@ class PackageManifest:
         vae: scaling_factor and shift_factor that the generators have built in.
         default_negative: few-step generators take no negative prompt.
         files: every other file of the package by relative POSIX path.
+        precision: of the generators' denoiser: "fp32", "fp16", or weights in "int8" or "int4".
     """
 
     format: int
@@ -79,6 +80,7 @@ class PackageManifest:
     vae: dict[str, float]
     default_negative: None
     files: dict[str, FileRecord]
+    precision: str = "fp32"
 
     @property
     def nfe(self) -> list[int]:

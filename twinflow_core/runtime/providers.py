@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +41,12 @@ class ProviderChoice:
     skipped: tuple[tuple[str, str], ...]
 
 
-def choose_provider(wanted: str = "auto") -> ProviderChoice:
+def choose_provider(wanted: str = "auto", failed: Mapping[str, str] | None = None) -> ProviderChoice:
     """Pick a provider.
 
     Args:
         wanted: "auto" (TensorRT, else CUDA, else CPU), or one of "tensorrt", "cuda", "cpu".
+        failed: providers that were tried and did not start, in ONNX Runtime's names, each with its reason.
 
     Raises:
         TwinflowError: the provider asked for is unknown or cannot be used here.
@@ -53,7 +54,7 @@ def choose_provider(wanted: str = "auto") -> ProviderChoice:
     if wanted == "auto":
         skipped: list[tuple[str, str]] = []
         for name in SHORT_NAMES.values():
-            reason = why_not(name)
+            reason = (failed or {}).get(name) or why_not(name)
             if reason is None:
                 return ProviderChoice(name, tuple(skipped))
             skipped.append((name, reason))
@@ -73,6 +74,24 @@ def choose_provider(wanted: str = "auto") -> ProviderChoice:
             fix="Install what is missing, or use auto.",
         )
     return ProviderChoice(name, ())
+
+
+def provider_options(provider: str, engines: Path) -> dict[str, str]:
+    """How a provider is set up: CUDA graphs for what has fixed shapes; TensorRT keeps what it has built.
+
+    Args:
+        provider: ONNX Runtime's name.
+        engines: folder where TensorRT's engines are kept from one start to the next.
+    """
+    if provider == CUDA:
+        return {"enable_cuda_graph": "1", "arena_extend_strategy": "kSameAsRequested"}
+    if provider == TENSORRT:
+        return {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(engines),
+            "trt_cuda_graph_enable": "1",
+        }
+    return {}
 
 
 def why_not(provider: str) -> str | None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.noise import image_noise
-from twinflow_core.runtime.generator import Generator, Images
+from twinflow_core.runtime.loaded_package import Images, LoadedPackage
 
 KEYS = ("prompt_id", "prompt", "sample", "seed")
 RENDER_BATCH = 32
@@ -53,7 +53,7 @@ def check_serving(
     Raises:
         TwinflowError: the package is damaged or cannot generate in that many steps.
     """
-    generator = Generator.from_folder(package)
+    generator = LoadedPackage.from_folder(package)
     finite = _finite(generator, steps)
     latencies = _latencies_ms(generator, [entry["prompt"] for entry in wanted] or [""], steps, batch, repeats)
     images = _draw(generator, wanted, steps)
@@ -74,7 +74,7 @@ def check_serving(
     return result
 
 
-def _finite(generator: Generator, steps: int) -> bool:
+def _finite(generator: LoadedPackage, steps: int) -> bool:
     shape = generator.manifest.latent_shape
     noises = [np.zeros((steps, *shape), np.float32), image_noise(0, "finite", steps, shape)]
     prompts = ["", "word " * 200]
@@ -85,7 +85,7 @@ def _finite(generator: Generator, steps: int) -> bool:
 
 
 def _latencies_ms(
-    generator: Generator, prompts: Sequence[str], steps: int, batch: int, repeats: int
+    generator: LoadedPackage, prompts: Sequence[str], steps: int, batch: int, repeats: int
 ) -> list[float]:
     request = [prompts[index % len(prompts)] for index in range(batch)]
     generator.generate(request, 0, steps, batch)
@@ -97,7 +97,7 @@ def _latencies_ms(
     return measured
 
 
-def _draw(generator: Generator, wanted: Sequence[dict[str, Any]], steps: int) -> Images:
+def _draw(generator: LoadedPackage, wanted: Sequence[dict[str, Any]], steps: int) -> Images:
     shape = generator.manifest.latent_shape
     noises = [
         image_noise(int(entry["seed"]), f"{entry['prompt_id']}/{entry['sample']}", steps, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,22 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from twinflow_core.errors import InfrastructureError, TwinflowError
+from twinflow_core.runtime.bound_graph import BoundGraph
 from twinflow_core.runtime.package import GET_AGAIN
+from twinflow_core.runtime.providers import CPU, provider_options
 
 FATAL_ONLY = 4
+ENGINES = Path(tempfile.gettempdir()) / "twinflow-tensorrt"
+
+
+class ProviderFailed(TwinflowError):
+    """ONNX Runtime has this provider, but it does not start here."""
 
 
 class GraphSession:
     """One graph, ready to run.
+
+    On a GPU its inputs and outputs lie in fixed buffers and the whole graph is replayed (`BoundGraph`).
 
     Args:
         path: the .onnx file; its weights are found relative to it.
@@ -27,19 +37,22 @@ class GraphSession:
 
     Raises:
         TwinflowError: the file is missing or ONNX Runtime cannot read it.
+        ProviderFailed: the provider does not start.
     """
 
     def __init__(self, path: Path, provider: str, threads: int = 0) -> None:
         self.path = path
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = FATAL_ONLY
-        options.intra_op_num_threads = threads
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
-        except Exception as error:
-            raise TwinflowError(
-                "ONNX Runtime cannot load a graph of the package.", where=f"{path}: {error}", fix=GET_AGAIN
-            ) from None
+        session = self._open(provider, provider_options(provider, ENGINES), threads)
+        if session is None and provider != CPU:
+            # A graph with a node that only the CPU has cannot be captured; it still runs.
+            session = self._open(provider, {}, threads)
+            captured = False
+        else:
+            captured = provider != CPU
+        if session is None or session.get_providers()[0] != provider:
+            raise ProviderFailed(f"{provider} does not start", where=str(path), fix="Use another provider.")
+        self._session = session
+        self._bound = BoundGraph(session, "cuda", captured) if provider != CPU else None
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """The graph's outputs.
@@ -48,10 +61,28 @@ class GraphSession:
             InfrastructureError: ONNX Runtime failed, e.g. for lack of memory.
         """
         try:
-            return self._session.run(None, inputs)
+            return self._bound.run(inputs) if self._bound else self._session.run(None, dict(inputs))
         except Exception as error:
             raise InfrastructureError(
                 "ONNX Runtime failed to run a graph.",
                 where=f"{self.path}: {error}",
                 fix="Try a smaller batch; if that does not help, verify the package.",
+            ) from None
+
+    def _open(self, provider: str, told: dict[str, str], threads: int) -> onnxruntime.InferenceSession | None:
+        """The session; None if it did not open on this provider, which on the CPU is the file's fault."""
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = FATAL_ONLY
+        options.intra_op_num_threads = threads
+        # Idle threads that spin take the cores from the server that has the next request.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return onnxruntime.InferenceSession(self.path, options, providers=[(provider, told)])
+        except Exception as error:
+            if provider != CPU:
+                return None
+            raise TwinflowError(
+                "ONNX Runtime cannot load a graph of the package.",
+                where=f"{self.path}: {error}",
+                fix=GET_AGAIN,
             ) from None

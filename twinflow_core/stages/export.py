@@ -17,7 +17,7 @@ def export(params: Params, root: Path) -> None:
     """models/candidate to export/: graphs, weights, configurations, parity.json, manifest.json."""
     backbone = load_backbone(root / "models/candidate")
     with whole_folder(root / OUTPUT) as package:
-        build_package(backbone, package, params.export.steps, params.export.opset)
+        build_package(backbone, package, params.export.steps, params.export.opset, params.export.precision)
 
 
 if __name__ == "__main__":

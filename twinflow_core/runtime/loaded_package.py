@@ -1,0 +1,195 @@
+"""Prompts to images with an exported package: tokenizers, the text graph, a generator graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from twinflow_core.errors import TwinflowError
+from twinflow_core.noise import image_noise
+from twinflow_core.runtime.package import GET_AGAIN, PackageManifest, read_manifest, verify_files
+from twinflow_core.runtime.providers import ProviderChoice, choose_provider
+from twinflow_core.runtime.sessions import GraphSession, ProviderFailed
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PromptEmbeddings:
+    """What the generators are told about N prompts: prompt_embeds [N, T, D] and pooled [N, P], float32."""
+
+    prompt_embeds: NDArray[np.float32]
+    pooled: NDArray[np.float32]
+
+    def __getitem__(self, rows: slice) -> PromptEmbeddings:
+        return PromptEmbeddings(self.prompt_embeds[rows], self.pooled[rows])
+
+
+class LoadedPackage:
+    """A loaded package. Use `LoadedPackage.from_folder`.
+
+    Attributes:
+        manifest: what the package holds.
+        provider: what it runs on, and what was passed over for which reason.
+    """
+
+    def __init__(
+        self, package: Path, manifest: PackageManifest, provider: ProviderChoice, threads: int
+    ) -> None:
+        self.manifest = manifest
+        self.provider = provider
+        self._package = package
+        self._threads = threads
+        self._tokenizers = [_load_tokenizer(package / name) for name in manifest.tokenizers]
+        self._text = self._open(manifest.text.file)
+        self._generators: dict[int, GraphSession] = {}
+        self._opening = Lock()
+
+    @classmethod
+    def from_folder(
+        cls, path: Path | str, providers: str = "auto", *, verify: bool = True, threads: int = 0
+    ) -> LoadedPackage:
+        """Load a package.
+
+        Args:
+            path: the folder that holds manifest.json.
+            providers: "auto", "tensorrt", "cuda" or "cpu". Auto passes over a provider that fails to start.
+            verify: compare every file's SHA-256 with the manifest first.
+            threads: within an operator; 0 takes all cores.
+
+        Raises:
+            TwinflowError: no package there, a file is missing or damaged, or the provider cannot be used.
+        """
+        package = Path(path)
+        manifest = read_manifest(package)
+        if verify:
+            verify_files(package, manifest)
+        failed: dict[str, str] = {}
+        while True:
+            choice = choose_provider(providers, failed)
+            try:
+                return cls(package, manifest, choice, threads)
+            except ProviderFailed as error:
+                if providers != "auto":
+                    raise
+                failed[choice.name] = error.what
+
+    def warm_up(self, batch: int) -> None:
+        """Draw once with every generator, at one image and at `batch`: memory is taken and kernels are chosen."""
+        for steps in self.manifest.nfe:
+            for rows in sorted({1, batch}):
+                noises = np.zeros((rows, steps, *self.manifest.latent_shape), np.float32)
+                self.render(noises, self.encode([""] * rows))
+
+    def generate(self, prompts: Sequence[str], seed: int = 0, steps: int = 1, batch_size: int = 16) -> Images:
+        """One image a prompt.
+
+        Args:
+            prompts: any text; what is longer than the tokenizer's length is cut.
+            seed: of the noise. The image at one position is the same for every batch size, within 1/255.
+            steps: network evaluations an image, one of `manifest.nfe`.
+            batch_size: images at once.
+
+        Returns:
+            uint8 [N, H, W, 3].
+
+        Raises:
+            TwinflowError: the package has no generator for that many steps.
+        """
+        self.require_steps(steps)
+        shape = self.manifest.latent_shape
+        noises = [image_noise(seed, str(index), steps, shape) for index in range(len(prompts))]
+        stacked = np.stack(noises) if noises else np.empty((0, steps, *shape), np.float32)
+        return self.generate_from_noise(stacked, prompts, batch_size)
+
+    def generate_from_noise(
+        self, noises: NDArray[np.float32], prompts: Sequence[str], batch_size: int = 16
+    ) -> Images:
+        """One image a prompt, from noises that the caller drew.
+
+        Args:
+            noises: float32 [N, k, C, h, w]; k says how many evaluations to make.
+            prompts: N texts.
+            batch_size: images at once.
+
+        Returns:
+            uint8 [N, H, W, 3].
+
+        Raises:
+            TwinflowError: the package has no generator for k steps.
+        """
+        side = self.manifest.resolution
+        batches = [np.empty((0, side, side, 3), np.uint8)]
+        for first in range(0, len(prompts), batch_size):
+            rows = slice(first, first + batch_size)
+            batches.append(to_pixels(self.render(noises[rows], self.encode(prompts[rows]))))
+        return np.concatenate(batches)
+
+    def encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Embeddings of the prompts, all in one batch."""
+        texts = list(prompts)
+        names = [spec.name for spec in self.manifest.text.inputs]
+        ids = {
+            name: np.array([line.ids for line in tokenizer.encode_batch(texts)], np.int64)
+            for name, tokenizer in zip(names, self._tokenizers, strict=True)
+        }
+        return PromptEmbeddings(*self._text.run(ids))
+
+    def render(self, noises: NDArray[np.float32], prompts: PromptEmbeddings) -> NDArray[np.float32]:
+        """Images float32 [N, 3, H, W] in [0, 1], all in one batch.
+
+        Args:
+            noises: [N, k, C, h, w].
+            prompts: N rows from `encode`.
+
+        Raises:
+            TwinflowError: the package has no generator for k steps.
+        """
+        session = self._generator(noises.shape[1])
+        # The graph counts evaluations first, so that each step's noise is one block of memory.
+        inputs = {
+            "noises": np.ascontiguousarray(noises.swapaxes(0, 1)),
+            "prompt_embeds": prompts.prompt_embeds,
+            "pooled_prompt_embeds": prompts.pooled,
+        }
+        return session.run(inputs)[0]
+
+    def _generator(self, steps: int) -> GraphSession:
+        self.require_steps(steps)
+        with self._opening:
+            if steps not in self._generators:
+                self._generators[steps] = self._open(self.manifest.generators[str(steps)].file)
+            return self._generators[steps]
+
+    def require_steps(self, steps: int) -> None:
+        """Refuse a number of evaluations that the package has no generator for. Raises `TwinflowError`."""
+        if steps not in self.manifest.nfe:
+            known = ", ".join(map(str, self.manifest.nfe))
+            raise TwinflowError(
+                f"The package cannot generate in {steps} step(s).",
+                where=str(self._package),
+                fix=f"Use one of: {known}; or add {steps} to export.steps in params.yaml and export again.",
+            )
+
+    def _open(self, file: str) -> GraphSession:
+        return GraphSession(self._package / file, self.provider.name, self._threads)
+
+
+def to_pixels(images: NDArray[np.float32]) -> Images:
+    """float [N, 3, H, W] in [0, 1] as uint8 [N, H, W, 3], rounded to the nearest."""
+    return np.rint(images * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise TwinflowError(
+            "A tokenizer of the package cannot be read.", where=f"{path}: {error}", fix=GET_AGAIN
+        ) from None

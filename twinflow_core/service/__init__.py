@@ -1,0 +1,1 @@
+"""A small HTTP service around `runtime.generator.Generator`: images on request, swapped under load."""
