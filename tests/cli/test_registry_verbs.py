@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from tasks.promote import promote_judged
 from tests.pipeline_clone import REPOSITORY, twinflow
-from twinflow_core.local.services import Services
-from twinflow_core.registry.registry import Registry
+from twinflow_core.cli.app import app
+from twinflow_core.errors import TwinflowError
+from twinflow_core.local.services import Services, open_registry
+from twinflow_core.registry.channel import Entry
+from twinflow_core.registry.permission import ApprovalMissing, RejectedByPerson
+from twinflow_core.registry.registry import ChannelHeld, Registry
+from twinflow_core.registry.s3 import S3Connection
 from twinflow_core.registry.store import ObjectStore
 from twinflow_core.run_record import run_key
 
@@ -54,51 +65,86 @@ def versions(clone: Path, object_store: ObjectStore) -> list[str]:
     return found
 
 
-def test_a_day_of_a_registry(clone: Path, versions: list[str], services: Services) -> None:
-    env = {**services.environment(), "PYTHONPATH": str(REPOSITORY), "TWINFLOW_ACTOR": "grace"}
-    old, new = versions
+@pytest.fixture
+def say(clone: Path, s3_connection: S3Connection, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The command in this process: gives the document of `twinflow <arguments> --json`."""
+    for name, value in {**s3_connection.environment(), "TWINFLOW_ACTOR": "grace"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(clone)
 
-    def say(*arguments: str, code: int = 0) -> Any:
-        done = twinflow(clone, *arguments, "--json", env=env)
-        assert done.returncode == code, (arguments, done.stderr[-2000:])
+    def call(*arguments: str, code: int = 0) -> Any:
+        done = CliRunner().invoke(app, [*arguments, "--json"])
+        assert done.exit_code == code, (arguments, done.output, done.exception)
         return json.loads(done.stdout)
 
-    difference = say("compare", old[:12], "staging")
-    assert difference["a"]["version"] == old
+    return call
+
+
+def test_what_differs_between_two_versions(versions: list[str], say: Callable[..., Any]) -> None:
+    difference = say("compare", versions[0][:12], "staging")
+    assert difference["a"]["version"] == versions[0]
+    assert difference["b"]["version"] == versions[1]
     assert difference["metrics"] == [{"path": "score", "a": 0.5, "b": 0.75, "change": 0.25}]
     assert [(each["path"], each["change"]) for each in difference["params"]] == [("finetune.steps", 1.0)]
     assert [each["path"] for each in difference["lineage"] + difference["files"]] == ["data", "model.onnx"]
+    assert say("compare", "staging", versions[1])["params"] == []
 
-    refused = say("promote", code=2)["error"]
-    assert f"twinflow approve {new[:12]} --channel production" in refused["fix"]
-    say("reject", "--reason", "too red")
-    assert "grace rejected" in say("promote", "--reason", "now", code=2)["error"]["what"]
-    assert say("approve", "--reason", "not at all")["number"] == 2
-    say("hold", "--reason", "incident")
-    assert "twinflow release --channel production" in say("promote", code=2)["error"]["fix"]
+
+def test_answers_and_holds_steer_a_promotion(
+    clone: Path, versions: list[str], say: Callable[..., Any]
+) -> None:
+    registry, new = open_registry(clone), versions[1]
+
+    def promote(reason: str = "") -> Entry:
+        return promote_judged.fn(registry, "production", new, "grace", reason)
+
+    with pytest.raises(ApprovalMissing) as refused:
+        promote()
+    assert f"twinflow approve {new[:12]} --channel production" in refused.value.fix
+    assert say("reject", "--reason", "too red")["candidate"] == new
+    with pytest.raises(RejectedByPerson, match="grace rejected"):
+        promote("now")
+    assert say("approve", new[:12], "--reason", "not at all")["number"] == 2
+    assert say("hold", "--reason", "incident")["held"] is True
+    with pytest.raises(ChannelHeld) as held:
+        promote()
+    assert "twinflow release --channel production" in held.value.fix
     assert say("release", "--reason", "over")["held"] is False
-    entry = say("promote")
-    assert (entry["version"], entry["approval"], entry["actor"]) == (new, 2, "grace")
-    assert entry["reason"] == "grace approved it: not at all"
-    assert "serves" in say("promote", code=2)["error"]["what"]
+    entry = promote()
+    assert (entry.version, entry.approval, entry.reason) == (new, 2, "grace approved it: not at all")
+    with pytest.raises(TwinflowError, match="already"):
+        promote()
 
+
+def test_the_past_and_the_health_of_a_registry(
+    clone: Path, versions: list[str], say: Callable[..., Any]
+) -> None:
     served = say("at", f"{datetime.now(UTC):%Y-%m-%d}")
     assert [span["version"] for span in served["staging"]] == versions
-    assert [span["until"] for span in served["production"]] == [None]
+    assert served["staging"][-1]["until"] is None
     collected = say("gc", "--dry-run")
-    assert (collected["dry_run"], sorted(collected["kept"])) == (True, sorted(versions))
+    assert (collected["dry_run"], collected["kept"]) == (True, sorted(versions))
     sound = say("verify")
-    assert (sound["problems"], sound["versions"], sound["channels"]) == ([], 2, 2)
+    assert (sound["problems"], sound["versions"], sound["channels"]) == ([], 2, 1)
+    registry = open_registry(clone)
+    blob = next(iter(registry.store.list(f"{registry.prefix}/blobs/"))).key
+    registry.store.put(blob, b"?")
+    (problem,) = say("verify", code=3)["problems"]
+    assert blob in problem
 
 
-def test_verify_tells_people_and_the_shell_of_damage(
-    clone: Path, versions: list[str], services: Services, object_store: ObjectStore
+@pytest.mark.xdist_group("pipeline")
+def test_an_approved_version_goes_to_production_by_command(
+    clone: Path, versions: list[str], services: Services
 ) -> None:
-    model = yaml.safe_load((clone / "params.yaml").read_text())["registry"]["model"]
-    blob = next(iter(object_store.list(f"registry/{model}/blobs/"))).key
-    object_store.put(blob, b"?")
     env = {**services.environment(), "PYTHONPATH": str(REPOSITORY)}
-    done = twinflow(clone, "verify", env=env)
-    assert done.returncode == 3
-    assert "1 problem(s)" in done.stdout
-    assert blob in done.stdout
+    done = twinflow(clone, "promote", "--json", env=env)
+    assert done.returncode == 2
+    assert "registry.approval asks for a person's approval" in json.loads(done.stdout)["error"]["what"]
+    answer = f"from flows.promote import approve; approve({versions[1]!r}, 'looks right', who='grace')"
+    command = [sys.executable, "-c", answer]
+    subprocess.run(command, cwd=clone, env={**os.environ, **env}, check=True, capture_output=True)
+    done = twinflow(clone, "promote", "--actor", "ada", "--json", env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    entry = json.loads(done.stdout)
+    assert (entry["version"], entry["actor"], entry["approval"]) == (versions[1], "ada", 1)
