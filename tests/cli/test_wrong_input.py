@@ -47,6 +47,10 @@ def edit(path: Path, change: Callable[[dict], None]) -> None:
         (lambda p: p["finetune"].update(batch_size=-4), ["finetune.batch_size", "-4"]),
         (lambda p: p["data"].update(source="no/such/folder"), ["no/such/folder", "data.source"]),
         (lambda p: p["gates"]["serving"][0].update(metric="parity.max_ab"), ["parity.max_abs"]),
+        (
+            lambda p: p["gates"]["quality"]["shapes"][0].update(slices=["countin"]),
+            ["gates.quality.shapes.0", "`counting`"],
+        ),
         (lambda p: p["registry"].update(bucket="NO"), ["registry.bucket"]),
     ],
 )

@@ -14,7 +14,7 @@ import yaml
 
 from tasks.dvc import share_cache
 from tests.conftest import BUCKET
-from tests.pipeline_clone import TWINFLOW, retrain, twinflow, write_params
+from tests.pipeline_clone import TWINFLOW, twinflow, write_params
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.store import ObjectStore
 
@@ -107,20 +107,3 @@ def test_a_published_version_is_judged_in_any_clone(
     assert list((clone / ".twinflow/judge").iterdir()) == []
     wrong = judge(clone, env, "nothing-like-it", code=2)["error"]
     assert "Nothing fits" in wrong["what"]
-
-
-def test_a_dry_run_judges_and_records_and_moves_nothing(
-    clone: Path, first: dict[str, Any], env: dict[str, str], tiny: Registry
-) -> None:
-    path = clone / "params.yaml"
-    before = path.read_text()
-    params = yaml.safe_load(before)
-    params["gates"]["mode"] = "dry-run"
-    write_params(clone, params)
-    try:
-        run = retrain(clone, env)
-    finally:
-        path.write_text(before)
-    assert (run["state"], run["decision"]) == ("published", "promote")
-    stored = tiny.decision(run["decision_id"])
-    assert stored["mode"] == "dry-run"

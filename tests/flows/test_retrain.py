@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from tests.pipeline_clone import outcomes, retrain, twinflow, write_params
+from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.store import ObjectStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
@@ -115,3 +116,20 @@ def test_production_is_promoted_by_a_person_and_rolled_back(
     back = twinflow(clone, "rollback", "--reason", "why not", env=env)
     assert back.returncode == 2
     assert "nothing to go back to" in back.stderr
+
+
+def test_a_dry_run_judges_and_records_and_moves_nothing(
+    clone: Path,
+    first: dict[str, Any],
+    env: dict[str, str],
+    edited_params: dict[str, Any],
+    object_store: ObjectStore,
+) -> None:
+    registry = Registry(object_store, "tiny")
+    before = registry.history("staging")
+    edited_params["gates"]["mode"] = "dry-run"
+    write_params(clone, edited_params)
+    run = retrain(clone, env)
+    assert (run["state"], run["decision"]) == ("published", "promote")
+    assert registry.decision(run["decision_id"])["mode"] == "dry-run"
+    assert registry.history("staging") == before

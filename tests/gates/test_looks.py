@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.gates.measured import candidate_at, measurements, sample_table
+from twinflow_core.gates.estimates import few_step_setting
 from twinflow_core.gates.evidence import Evidence
-from twinflow_core.gates.looks import few_step_setting, judge_in_looks
+from twinflow_core.gates.looks import judge_in_looks
 from twinflow_core.params import Rule
 
 SCORE = "candidate.nfe1.score"
@@ -54,7 +55,8 @@ def test_nothing_more_is_drawn_where_it_would_change_nothing() -> None:
         "INCONCLUSIVE",
     ]
     assert judge_in_looks([clear, warn], SMALL, never, **OPTIONS)[1].status == "INCONCLUSIVE"
-    assert judge_in_looks([ratio], with_reference, never, **OPTIONS)[0].status == "INCONCLUSIVE"
+    (once,) = judge_in_looks([ratio], with_reference, never, **OPTIONS)
+    assert (once.status, once.level) == ("INCONCLUSIVE", 0.95)
     assert judge_in_looks([MARGIN], Evidence(SMALL.candidate), never, **OPTIONS)[0].decided_by == "policy"
 
 

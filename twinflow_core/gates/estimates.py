@@ -106,6 +106,14 @@ def estimand_of(metric: str, served_at: str = "nfe1") -> Estimand | None:
     return None
 
 
+def few_step_setting(metric: str) -> str | None:
+    """The candidate's few-step setting whose images alone make a metric: only of those more are cheap."""
+    estimand = estimand_of(metric)
+    if estimand is None or estimand.contrast != "none" or estimand.of[0] != "candidate":
+        return None
+    return estimand.of[1] if estimand.of[1] != "many" else None
+
+
 class Resampling:
     """Bootstrap draws of scores. Sets of images with the same prompts get the same draws of prompts.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twinflow_core.gates.estimates import estimand_of
+from twinflow_core.gates.estimates import few_step_setting
 from twinflow_core.gates.evidence import Evidence
 from twinflow_core.gates.outcome import RuleOutcome
 from twinflow_core.gates.rules import evaluate_rules
@@ -55,11 +55,3 @@ def judge_in_looks(
     return tuple(
         second[each.id].model_copy(update={"look": 2}) if each.id in open_rules else each for each in first
     )
-
-
-def few_step_setting(metric: str) -> str | None:
-    """The candidate's few-step setting whose images alone make a metric: only of those more are cheap."""
-    estimand = estimand_of(metric)
-    if estimand is None or estimand.contrast != "none" or estimand.of[0] != "candidate":
-        return None
-    return estimand.of[1] if estimand.of[1] != "many" else None

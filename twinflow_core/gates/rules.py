@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from twinflow_core.gates.estimates import Resampling
+from twinflow_core.gates.estimates import Resampling, few_step_setting
 from twinflow_core.gates.evidence import Evidence, Parts, gather
 from twinflow_core.gates.metrics import UnusableMetricError
 from twinflow_core.gates.outcome import RuleOutcome, Status
@@ -44,8 +44,8 @@ def evaluate_rules(
         resamples: bootstrap draws behind every interval.
         seed: seed of those draws.
         on_no_champion: what a margin rule comes to while there is no champion.
-        looks: how often a rule may be looked at, with more images each time; every look is held to a
-            confidence as much stricter (Bonferroni), see `gates.looks`.
+        looks: how often a rule on the candidate's few steps may be looked at, with more images each time; every
+            look is held to a confidence as much stricter (Bonferroni), see `gates.looks`.
 
     Returns:
         One outcome a rule, in the rules' order.
@@ -88,7 +88,11 @@ def _family_levels(
             parts = gathered[rule.id]
             if rule.severity == severity and isinstance(parts, Parts) and interval_decides(rule, parts):
                 family.append((rule, rule_p_value(rule, parts)))
-        asked = [1.0 - (1.0 - rule.confidence) / looks for rule, _ in family]
+        # Only what can be looked at again has to share its error out.
+        shares = [looks if few_step_setting(rule.metric) else 1 for rule, _ in family]
+        asked = [
+            1.0 - (1.0 - rule.confidence) / share for (rule, _), share in zip(family, shares, strict=True)
+        ]
         used = holm_levels([p for _, p in family], asked)
         levels.update({rule.id: level for (rule, _), level in zip(family, used, strict=True)})
     return levels
