@@ -34,9 +34,13 @@ class SoakedClone:
         self.durations: dict[str, float] = {}
 
     def __enter__(self) -> SoakedClone:
-        self.services = up(self.folder, print)
-        first = self.run_to_the_end()
-        assert first["state"] == "promoted", first["reason"]
+        try:
+            self.services = up(self.folder, print)
+            first = self.run_to_the_end()
+            assert first["state"] == "promoted", first["reason"]
+        except BaseException:
+            down(self.folder, print)
+            raise
         self.durations = {stage["name"]: stage["seconds"] for stage in first["stages"]}
         return self
 

@@ -18,6 +18,7 @@ from twinflow_core.data.shapes_render import render_dataset
 from twinflow_core.data.sources import find_pairs, list_files
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.errors import TwinflowError
+from twinflow_core.full_disk import disk_is_full
 from twinflow_core.params import Params
 from twinflow_core.progress import track
 from twinflow_core.stages.entry import run_stage
@@ -99,10 +100,12 @@ def _copy(source: Path, folder: Path) -> None:
         try:
             shutil.copyfile(source / name, folder / name)
         except OSError as error:
+            if disk_is_full(error):
+                raise
             raise TwinflowError(
                 "A file of the data folder could not be copied.",
                 where=f"{source / name}: {error.strerror}",
-                fix="Check its permissions and the free space of the disk.",
+                fix="Check its permissions.",
             ) from None
 
 
