@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from benchmarks.objectives.cost import equivalents_a_row
 from benchmarks.objectives.rivals import rival_options
 from benchmarks.objectives.scores import score_network
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.params import FinetuneParams, load_params
+from twinflow_core.params import FinetuneParams, Params, load_params
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.loop import Resume, Training
+from twinflow_core.training.speed import FILE as SPEED
 
 COUNTED_STEPS, COUNTED_ROWS = 4, 16
 
@@ -48,41 +48,46 @@ def run_cell(work: Path, objective: str, seed: int, settings: dict[str, Any]) ->
     options = rival_options(objective, seed, params.finetune, settings["overrides"])
     twinflow = rival_options("twinflow", seed, params.finetune, settings["overrides"])
     cost, reference_cost = (_cost(work, each) for each in (options, twinflow))
-    scored: dict[str, Any] = {}
-    seconds = 0.0
-    for name, count in sorted(
-        stops(options.steps, cost, reference_cost, every).items(), key=lambda each: each[1]
-    ):
-        same = next((each for each in scored.values() if each["steps"] == count), None)
-        if same is None:
-            started = time.perf_counter()
-            training = _train(work, options, count)
-            seconds += time.perf_counter() - started
-            same = {"steps": count, "nfe": score_network(work, params, training.averaged, settings)}
-        scored[name] = same
-    most = max(each["steps"] for each in scored.values())
+    scored = _scored_stops(work, options, params, stops(options.steps, cost, reference_cost, every), settings)
     return {
         "objective": objective,
         "seed": seed,
         "equivalents_a_row": round(cost, 3),
-        "images_per_second": round(most * options.batch_size / seconds, 1),
+        "images_per_second": json.loads((_state(work, options) / SPEED).read_text())["images_per_second"],
         "peak_memory_mib": _peak_memory(),
         "stops": scored,
     }
 
 
-def _train(work: Path, options: FinetuneParams, steps: int) -> Training:
-    training = _training(work, options.model_copy(update={"steps": steps}))
-    training.run()
-    return training
+def _scored_stops(
+    work: Path, options: FinetuneParams, params: Params, wanted: dict[str, int], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The stops in the order of training. Each is written down at once: a state never goes back to an earlier one."""
+    path = _state(work, options) / "stops.json"
+    scored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, steps in sorted(wanted.items(), key=lambda each: each[1]):
+        if name in scored:
+            continue
+        known = next((each for each in scored.values() if each["steps"] == steps), None)
+        if known is None:
+            training = _training(work, options.model_copy(update={"steps": steps}))
+            training.run()
+            known = {"steps": steps, "nfe": score_network(work, params, training.averaged, settings)}
+        scored[name] = known
+        path.write_text(json.dumps(scored), encoding="utf-8")
+    return scored
+
+
+def _state(work: Path, options: FinetuneParams) -> Path:
+    return work / "states" / f"{options.objective}-{options.seed}"
 
 
 def _training(work: Path, options: FinetuneParams) -> Training:
     velocity = load_backbone(work / "models/base").velocity
     data = EncodedData.load(work / "data/encoded", "train")
-    name = f"{options.objective}-{options.seed}"
+    folder = _state(work, options)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Training(velocity.to(device), data, options, Resume(work / "states" / name, name))
+    return Training(velocity.to(device), data, options, Resume(folder, folder.name))
 
 
 def _cost(work: Path, options: FinetuneParams) -> float:

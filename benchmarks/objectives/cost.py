@@ -37,6 +37,6 @@ def equivalents_a_row(training: Training, steps: int) -> float:
     networks = [training.online, training.averaged, training.base, training.objective.own]
     with RowCounter().attached([each for each in networks if each is not None]) as counter:
         for step in range(steps):
-            for rows in training._rows(step):
+            for rows in training.rows(step):
                 training.objective.loss(training.networks, rows, step)
     return counter.equivalents / (steps * training.options.batch_size)

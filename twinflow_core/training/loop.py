@@ -110,7 +110,7 @@ class Training:
         factor = learning_rate_factor(step, options.steps, options.warmup_steps, options.decay_steps)
         set_learning_rate(self.optimizer, options.learning_rate * factor)
         parts: list[StepLoss] = []
-        for rows in self._rows(step):
+        for rows in self.rows(step):
             with reduced_precision(self.device, options.precision):
                 parts.append(self.objective.loss(self.networks, rows, step))
             parts[-1].loss.backward()
@@ -122,7 +122,8 @@ class Training:
         update_average(self.averaged, self.online, effective_decay(options.ema_decay, step))
         return metrics | {"gradient_norm": norm, "learning_rate": options.learning_rate * factor}
 
-    def _rows(self, step: int) -> list[MicroBatch]:
+    def rows(self, step: int) -> list[MicroBatch]:
+        """The rows of a 0-based step, with their draws, in the parts that are computed at once."""
         options = self.options
         shares = {role: options.shares.get(role, 0.0) for role in self.objective.roles}
         counts = role_counts(shares, step, options.batch_size)
