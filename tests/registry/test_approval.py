@@ -66,6 +66,14 @@ def test_what_staging_serves_goes_to_production_as_it_is(registry: Registry, tmp
     assert registry.head("production").version == first
 
 
+def test_a_dry_run_after_the_decision_changes_nothing(guarded: Registry, tmp_path: Path) -> None:
+    version = _publish(guarded, tmp_path, "a")
+    decision = _to_staging(guarded, version)
+    _decide(guarded, version, mode="dry-run")
+    assert guarded.judgement_about(version, "production").id == decision
+    assert guarded.judgement_about(version, "staging").id == decision
+
+
 def test_a_damaged_blob_stops_at_production_too(registry: Registry, tmp_path: Path) -> None:
     version = _publish(registry, tmp_path, "a")
     decision = _to_staging(registry, version)

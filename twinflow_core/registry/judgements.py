@@ -94,6 +94,7 @@ class Judgements:
         """The decision that speaks for or against a version on a channel.
 
         The latest one made for this channel and what it serves, else the latest of all about the version.
+        A dry run speaks only where nothing else does.
 
         Args:
             since: the generation since which the channel serves what it serves.
@@ -108,6 +109,7 @@ class Judgements:
                 where=f"the registry of {self.model}",
                 fix="Run `make retrain` with gates.mode: enforce, and promote what passes.",
             )
+        found = [each for each in found if each.decision.mode == "enforce"] or found
         here = [
             each for each in found if each.decision.channel == channel and each.decision.generation >= since
         ]
