@@ -3,7 +3,7 @@
     python -m benchmarks.objectives.step_time [--batch 64] [--rounds 7] [--compile] [--precision auto]
 
 Loss and backward pass. The ways take turns, so that other work on the machine slows all of them alike; the ratio is
-the median over the rounds of each round's own ratio.
+the median over the rounds of each round's own ratio. With `--compile` all ways run compiled networks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.machine import machine_fingerprint
 from benchmarks.objectives.cost import RowCounter
@@ -25,9 +26,9 @@ from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.params import FinetuneParams, load_params
 from twinflow_core.training.draws import normal
 from twinflow_core.training.execution import make_networks, reduced_precision
-from twinflow_core.training.roles import ROLES, role_counts
+from twinflow_core.training.roles import ROLES, RoleCounts, role_counts
 from twinflow_core.training.step import Batch, Networks
-from twinflow_core.training.twinflow_draws import draw_step
+from twinflow_core.training.twinflow_draws import StepDraws, draw_step
 from twinflow_core.training.twinflow_objective import twinflow_loss
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,13 +56,12 @@ def measure(batch_size: int, rounds: int, compiled: bool, precision: str) -> dic
     shape = backbone.latent_shape
     batch = Batch(normal(0, 0, "x", (batch_size, *shape)).to(device), prompts, empty)
     draws = draw_step(0, 0, counts, shape).to(device)
-    networks = make_networks(online, averaged, None, compiled)
-    ways: dict[str, Loss] = {"plain": lambda: naive_loss(networks, batch, draws, counts, options)}
-    for name, saving in SAVING.items():
-        chosen = options.model_copy(update=saving)
-        ways[name] = lambda chosen=chosen: twinflow_loss(networks, batch, draws, counts, chosen).loss  # type: ignore[misc]
-    eager = make_networks(online, averaged, None, False)
-    costs = _costs(eager, online, averaged, batch, draws, counts, options)
+    costs = _costs(
+        _ways(make_networks(online, averaged, None, False), batch, draws, counts, options),
+        [online, averaged],
+        batch_size,
+    )
+    ways = _ways(make_networks(online, averaged, None, compiled), batch, draws, counts, options)
     seconds = _take_turns(ways, rounds, online, device, precision)
     plain = seconds["plain"]
     return {
@@ -82,6 +82,19 @@ def measure(batch_size: int, rounds: int, compiled: bool, precision: str) -> dic
     }
 
 
+def _ways(
+    networks: Networks, batch: Batch, draws: StepDraws, counts: RoleCounts, options: FinetuneParams
+) -> dict[str, Loss]:
+    """The plain step and ours with each set of options, by name."""
+
+    def ours(saving: dict[str, Any]) -> Loss:
+        chosen = options.model_copy(update=saving)
+        return lambda: twinflow_loss(networks, batch, draws, counts, chosen).loss
+
+    plain: dict[str, Loss] = {"plain": lambda: naive_loss(networks, batch, draws, counts, options)}
+    return plain | {name: ours(saving) for name, saving in SAVING.items()}
+
+
 def _options(batch_size: int) -> FinetuneParams:
     document = load_params(ROOT / "params.yaml").finetune.model_dump()
     equal = {
@@ -93,18 +106,13 @@ def _options(batch_size: int) -> FinetuneParams:
     return FinetuneParams.model_validate({**document, **equal})
 
 
-def _costs(eager: Networks, online: Any, averaged: Any, *step: Any) -> dict[str, float]:
+def _costs(ways: dict[str, Loss], networks: list[nn.Module], rows: int) -> dict[str, float]:
     """Forward-equivalents a row of each way, counted while it runs."""
-    *step, options = step
-    counts = step[-1]
     costs: dict[str, float] = {}
-    for name in ("plain", *SAVING):
-        with RowCounter().attached([online, averaged]) as counter:
-            if name == "plain":
-                naive_loss(eager, *step, options)
-            else:
-                twinflow_loss(eager, *step, options.model_copy(update=SAVING[name]))
-        costs[name] = counter.equivalents / counts.total
+    for name, way in ways.items():
+        with RowCounter().attached(networks) as counter:
+            way()
+        costs[name] = counter.equivalents / rows
     return costs
 
 

@@ -173,6 +173,19 @@ def test_an_objective_without_rows_is_refused() -> None:
         make_objective(options(objective="flow_matching", shares={"any": 1}), None)
 
 
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"data_free": True}, "real_velocity"),
+        ({"data_free": True, "real_velocity": "base", "objective": "meanflow"}, "objective"),
+        ({"data_free": True, "real_velocity": "base", "fakes": "shared"}, "own"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(changed: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        options(**changed)
+
+
 def test_the_five_presets_are_documented() -> None:
     assert set(PRESETS) == {"paper", "lora-order-1", "lora-order-2", "data-free", "small-batch"}
 

@@ -1,0 +1,51 @@
+"""Where a rival is scored, and what the table says of the cells."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.objectives.cell import stops
+from benchmarks.objectives.report import best_sampler, table
+from benchmarks.objectives.rivals import RIVALS, rival_options
+from tests.training.test_twinflow_objective import OPTIONS
+
+
+@given(st.integers(1, 40), st.floats(3, 10), st.floats(3, 10))
+def test_both_stops_are_checkpoints_and_the_second_costs_what_twinflow_does(
+    fifties: int, cost: float, twinflow: float
+) -> None:
+    steps, every = 50 * fifties, 50
+    found = stops(steps, cost, twinflow, every)
+    assert found["equal_steps"] == steps
+    assert found["equal_cost"] % every == 0
+    assert abs(found["equal_cost"] * cost - steps * twinflow) <= every * cost
+
+
+def test_rivals_differ_in_objective_and_roles_alone() -> None:
+    free = {"objective", "seed", "shares", "decay_steps", "validate_every"}
+    for name in RIVALS:
+        dumped = rival_options(name, 5, OPTIONS, {}).model_dump()
+        assert dumped["objective"] == name
+        assert {key for key, value in OPTIONS.model_dump().items() if dumped[key] != value} <= free
+
+
+def cell(objective: str, seed: int, score: float) -> dict[str, Any]:
+    jumps = {"score": score, "diversity": 0.2, "distribution": 0.9}
+    nfe = {"1": {"jumps": jumps, "euler": {**jumps, "score": score / 2}}}
+    return {
+        "objective": objective,
+        "seed": seed,
+        "equivalents_a_row": 6.25,
+        "images_per_second": 100.0,
+        "peak_memory_mib": 10,
+        "stops": {"equal_steps": {"steps": 50, "nfe": nfe}, "equal_cost": {"steps": 100, "nfe": nfe}},
+    }
+
+
+def test_the_table_gives_mean_and_spread_of_the_better_sampler() -> None:
+    cells = [cell("twinflow", 0, 0.8), cell("twinflow", 1, 0.6), cell("vsd", 0, 0.5)]
+    assert best_sampler(cells[0], "equal_steps", 1)["score"] == 0.8
+    lines = table(cells, [1]).splitlines()
+    assert "| twinflow | 50 | 6.25 | 100 | 10 | 0.700 ±0.141 / 0.200 ±0.000 / 0.900 ±0.000 |" in lines
+    assert "| vsd | 100 | 6.25 | 100 | 10 | 0.500 / 0.200 / 0.900 |" in lines
