@@ -22,6 +22,7 @@ from tests.tiny_pipeline import build_tiny_pipeline
 
 FILLINGS = 5
 DISK_BYTES = 64 << 20
+PAGE_BYTES = 4096
 STAGES = ("raw", "prepare", "base", "encode", "reference", "finetune", "evaluate", "export")
 OUTPUTS = ("data", "models", "eval", "export", "state/training")
 
@@ -32,6 +33,7 @@ class SmallDisk:
     def __init__(self, folder: Path, mounted: bool) -> None:
         self.folder = folder
         self.mounted = mounted
+        self.needs: dict[str, int] = {}
         self._filler = folder / "filler"
 
     def run(self, stage: str, room: int | None) -> subprocess.CompletedProcess[str]:
@@ -69,8 +71,8 @@ class SmallDisk:
     def _fill(self, room: int) -> None:
         free = shutil.disk_usage(self.folder).free
         with self._filler.open("wb") as file:
-            for _ in range(max(0, free - room) >> 12):
-                file.write(b"\0" * 4096)
+            for _ in range(max(0, free - room) // PAGE_BYTES):
+                file.write(b"\0" * PAGE_BYTES)
 
 
 @contextmanager
@@ -100,7 +102,7 @@ def one_filling(disk: SmallDisk, stage: str, seed: int) -> Cell:
     for later in STAGES[STAGES.index(stage) :]:
         _remove_output(disk.folder, later)
     before = disk.content()
-    room = draws.randrange(0, 60_000) if disk.mounted else draws.randrange(200, 700)
+    room = int(draws.random() * 0.8 * _need(disk, stage))
     done = disk.run(stage, room)
     assert done.returncode == 3, f"exit {done.returncode} with {room} bytes: {done.stderr[-1200:]}"
     assert "Traceback" not in done.stderr, done.stderr[-1200:]
@@ -111,6 +113,19 @@ def one_filling(disk: SmallDisk, stage: str, seed: int) -> Cell:
     again = disk.run(stage, None)
     assert again.returncode == 0, again.stderr[-1200:]
     return {"room": room, "by": "a full file system" if disk.mounted else "a limit on files"}
+
+
+def _need(disk: SmallDisk, stage: str) -> int:
+    """Bytes that a stage's output takes: all of it on a file system, its largest file under a limit."""
+    if stage not in disk.needs:
+        before = set(disk.content())
+        done = disk.run(stage, None)
+        assert done.returncode == 0, done.stderr[-1200:]
+        sizes = [Path(path).stat().st_size for path in disk.content() if path not in before]
+        pages = sum(-(-size // PAGE_BYTES) for size in sizes) * PAGE_BYTES
+        disk.needs[stage] = pages if disk.mounted else max(sizes)
+        _remove_output(disk.folder, stage)
+    return disk.needs[stage]
 
 
 def _remove_output(folder: Path, stage: str) -> None:
