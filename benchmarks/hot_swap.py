@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,10 @@ import psutil
 
 from benchmarks.machine import machine_fingerprint
 from tests.served_model import changed_package, promote
-from tests.service_load import Answers, Expected, Load, expected_images, percentile
+from tests.service_load import Answers, Expected, Load, expected_images, percentile, wait_until_served
 from tests.service_process import running_service
 from twinflow_core.local.seaweedfs import start_seaweedfs, stop_seaweedfs
+from twinflow_core.registry.channel import Entry
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.s3 import S3Connection, make_s3_client
 from twinflow_core.registry.store import ObjectStore
@@ -41,6 +42,7 @@ CLIENTS = (1, 2, 4, 8, 16, 32)
 ADMITTED = 64
 PROBE_SECONDS = 3.0
 REFRESH_SECONDS = "1"
+LONGEST_SWAP_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,18 @@ def best_load(bench: Bench) -> tuple[int, dict[int, float]]:
 
 def swap_under_load(bench: Bench, clients: int, seconds: float) -> dict[str, Any]:
     """Three promotions and one rollback, evenly spread over the time."""
-    moves = [
+    moves: list[Callable[[], Entry]] = [
         *(
             lambda version=version: promote(bench.registry, "production", version)
             for version in bench.versions[1:]
         ),
         lambda: bench.registry.rollback("production", "benchmark", "under load"),
     ]
+    waits = []
     load = Load(bench.url, clients)
     for move in moves:
         time.sleep(seconds / (len(moves) + 1))
-        move()
+        waits.append(wait_until_served(bench.url, move().generation, LONGEST_SWAP_SECONDS))
     time.sleep(seconds / (len(moves) + 1))
     answers, took = load.stop()
     return {
@@ -91,6 +94,7 @@ def swap_under_load(bench: Bench, clients: int, seconds: float) -> dict[str, Any
         "clients": clients,
         "promotions": len(moves) - 1,
         "rollbacks": 1,
+        "seconds_until_served": waits,
         "images_per_second": round(answers.statuses[200] / took, 1),
         "p50_ms": percentile(answers.seconds, 50),
         "p95_ms": percentile(answers.seconds, 95),
