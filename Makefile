@@ -48,7 +48,6 @@ test: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
 
-# The second part needs a package: `dvc repro export`, or any other with --package.
 bench-serving: $(STAMP)
 	@$(BIN)/python -m benchmarks.serving_speed
 	@$(BIN)/python -m benchmarks.hot_swap

@@ -38,7 +38,7 @@ def test_no_request_fails_and_none_is_mixed(
         "1",
     )
     with running_service(tmp_path, s3_connection.environment(), *options, "--batch", "4") as (url, _):
-        load = Load(url, clients=4)
+        load = Load(url, clients=2)
         promote(registry, "production", versions[1])
         wait_until_served(url, 2)
         registry.rollback("production", "tests", "under load")
