@@ -58,7 +58,6 @@ bench-objectives: $(STAMP)
 soak: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak $(SOAK)
 
-# The second part needs a package: `dvc repro export`, or any other with --package.
 bench-serving: $(STAMP)
 	@$(BIN)/python -m benchmarks.serving_speed
 	@$(BIN)/python -m benchmarks.hot_swap

@@ -1,6 +1,6 @@
 """Promotions under load: does any request fail, or any image belong to another version than it names?
 
-    python -m benchmarks.hot_swap [--seconds 60] [--package export]
+    python -m benchmarks.hot_swap [--seconds 60] [--package FOLDER]
 
 Starts an S3 server and `twinflow serve-model` as processes of their own, finds the number of clients at which the
 service draws the most images a second without refusing any, then keeps that load up while the channel is promoted
@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,13 @@ import psutil
 
 from benchmarks.machine import machine_fingerprint
 from tests.served_model import changed_package, promote
-from tests.service_load import Answers, Expected, Load, expected_images, percentile
+from tests.service_load import Answers, Expected, Load, expected_images, percentile, wait_until_served
 from tests.service_process import running_service
+from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.export.package import build_package
 from twinflow_core.local.seaweedfs import start_seaweedfs, stop_seaweedfs
+from twinflow_core.params import PARAMS_FILE, load_params
+from twinflow_core.registry.channel import Entry
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.s3 import S3Connection, make_s3_client
 from twinflow_core.registry.store import ObjectStore
@@ -41,6 +45,7 @@ CLIENTS = (1, 2, 4, 8, 16, 32)
 ADMITTED = 64
 PROBE_SECONDS = 3.0
 REFRESH_SECONDS = "1"
+LONGEST_SWAP_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,18 @@ def best_load(bench: Bench) -> tuple[int, dict[int, float]]:
 
 def swap_under_load(bench: Bench, clients: int, seconds: float) -> dict[str, Any]:
     """Three promotions and one rollback, evenly spread over the time."""
-    moves = [
+    moves: list[Callable[[], Entry]] = [
         *(
             lambda version=version: promote(bench.registry, "production", version)
             for version in bench.versions[1:]
         ),
         lambda: bench.registry.rollback("production", "benchmark", "under load"),
     ]
+    waits = []
     load = Load(bench.url, clients)
     for move in moves:
         time.sleep(seconds / (len(moves) + 1))
-        move()
+        waits.append(wait_until_served(bench.url, move().generation, LONGEST_SWAP_SECONDS))
     time.sleep(seconds / (len(moves) + 1))
     answers, took = load.stop()
     return {
@@ -91,6 +97,7 @@ def swap_under_load(bench: Bench, clients: int, seconds: float) -> dict[str, Any
         "clients": clients,
         "promotions": len(moves) - 1,
         "rollbacks": 1,
+        "seconds_until_served": waits,
         "images_per_second": round(answers.statuses[200] / took, 1),
         "p50_ms": percentile(answers.seconds, 50),
         "p95_ms": percentile(answers.seconds, 95),
@@ -149,11 +156,12 @@ def bench_of(package: Path, folder: Path, connection: S3Connection, threads: int
         yield Bench(url, pid, registry, versions, expected)
 
 
-def measure(package: Path, seconds: float, threads: int) -> dict[str, Any]:
+def measure(package: Path | None, seconds: float, threads: int) -> dict[str, Any]:
     """The whole document that is written."""
     machine = machine_fingerprint()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        package = package or _exported(folder / "package")
         services = folder / "services"
         services.mkdir()
         connection = start_seaweedfs(services, BUCKET, print)
@@ -173,10 +181,19 @@ def measure(package: Path, seconds: float, threads: int) -> dict[str, Any]:
     }
 
 
+def _exported(folder: Path) -> Path:
+    """The bundled base as a package: no figure depends on what is drawn."""
+    folder.mkdir()
+    build_package(
+        load_backbone(ROOT / "assets/base"), folder, [1], load_params(ROOT / PARAMS_FILE).export.opset
+    )
+    return folder
+
+
 def main() -> None:
     """Measure, print, write benchmarks/results/hot_swap.json; exit 1 if an answer failed or was mixed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--package", type=Path, default=ROOT / "export", help="an exported package")
+    parser.add_argument("--package", type=Path, help="an exported package; else the bundled base is exported")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULT)

@@ -118,6 +118,24 @@ def post(connection: http.client.HTTPConnection, document: Any) -> tuple[int, di
     return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
 
 
+def wait_until_served(url: str, generation: int, seconds: float = 60.0) -> float:
+    """How many seconds it takes until the service serves this entry of its channel; fails when it never does."""
+    began = time.monotonic()
+    while health(url)["generation"] != generation:
+        assert time.monotonic() - began < seconds, f"generation {generation} is not served after {seconds} s"
+        time.sleep(0.05)
+    return round(time.monotonic() - began, 1)
+
+
+def health(url: str) -> dict[str, Any]:
+    """What GET /health says."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection.request("GET", "/health")
+    document: dict[str, Any] = json.loads(connection.getresponse().read())
+    connection.close()
+    return document
+
+
 def percentile(seconds: Sequence[float], share: float) -> float:
     """In milliseconds."""
     return round(1000 * float(np.percentile(seconds, share)), 1) if seconds else float("nan")

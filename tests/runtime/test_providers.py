@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from twinflow_core.errors import TwinflowError
-from twinflow_core.runtime.providers import CPU, CUDA, SHORT_NAMES, TENSORRT, choose_provider, why_not
+from twinflow_core.runtime.providers import (
+    CPU,
+    CUDA,
+    SHORT_NAMES,
+    TENSORRT,
+    ProviderChoice,
+    choose_provider,
+    why_not,
+)
 
 
 def test_auto_takes_the_first_that_works_and_says_why_not_the_others() -> None:
@@ -19,6 +27,11 @@ def test_auto_takes_the_first_that_works_and_says_why_not_the_others() -> None:
 def test_the_cpu_always_works() -> None:
     assert choose_provider("cpu").name == CPU
     assert choose_provider("cpu").skipped == ()
+
+
+def test_a_provider_that_did_not_start_is_passed_over_with_its_reason() -> None:
+    failed = {TENSORRT: "it did not start", CUDA: "nor did this"}
+    assert choose_provider("auto", failed) == ProviderChoice(CPU, tuple(failed.items()))
 
 
 def test_an_unknown_provider_is_refused() -> None:

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.served_model import changed_package, promote
-from tests.service_load import Load, expected_images
+from tests.service_load import Load, expected_images, health, wait_until_served
 from tests.service_process import running_service
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.s3 import S3Connection
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
-
-
-def health(url: str) -> dict[str, object]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
-    connection.request("GET", "/health")
-    document: dict[str, object] = json.loads(connection.getresponse().read())
-    connection.close()
-    return document
-
-
-def wait_until_served(url: str, generation: int) -> None:
-    deadline = time.monotonic() + 30
-    while health(url)["generation"] != generation:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_no_request_fails_and_none_is_mixed(
@@ -57,7 +38,7 @@ def test_no_request_fails_and_none_is_mixed(
         "1",
     )
     with running_service(tmp_path, s3_connection.environment(), *options, "--batch", "4") as (url, _):
-        load = Load(url, clients=4)
+        load = Load(url, clients=2)
         promote(registry, "production", versions[1])
         wait_until_served(url, 2)
         registry.rollback("production", "tests", "under load")

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import io
 import logging
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Literal
 
 import onnx
@@ -101,12 +102,14 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
-class _quiet(redirect_stdout[io.StringIO]):
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Keep the converters' notes on their own internals from the user."""
-
-    def __init__(self) -> None:
-        super().__init__(io.StringIO())
-
-    def __enter__(self) -> io.StringIO:
-        logging.getLogger("onnxruntime.quantization").setLevel(logging.ERROR)
-        return super().__enter__()
+    logger = logging.getLogger("onnxruntime.quantization")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

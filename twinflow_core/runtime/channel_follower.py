@@ -18,6 +18,7 @@ from twinflow_core.registry.manifest import Manifest, canonical_json, read_manif
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.s3 import connection_from_environment, make_s3_client
 from twinflow_core.registry.store import ObjectStore
+from twinflow_core.runtime.cache_folder import user_cache
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,6 @@ def follow_channel(channel: str, model: str, bucket: str, cache: Path | None = N
         )
     registry = Registry(ObjectStore(make_s3_client(connection), bucket), model)
     return ChannelFollower(registry, channel, cache or user_cache())
-
-
-def user_cache() -> Path:
-    """`$XDG_CACHE_HOME/twinflow`, else `~/.cache/twinflow`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinflow"
 
 
 def previous_version(entries: Sequence[Entry], version: str) -> str | None:

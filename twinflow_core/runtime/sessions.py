@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 
 from twinflow_core.errors import InfrastructureError, TwinflowError
 from twinflow_core.runtime.bound_graph import BoundGraph
+from twinflow_core.runtime.cache_folder import user_cache
 from twinflow_core.runtime.package import GET_AGAIN
 from twinflow_core.runtime.providers import CPU, provider_options
 
 FATAL_ONLY = 4
-ENGINES = Path(tempfile.gettempdir()) / "twinflow-tensorrt"
 
 
 class ProviderFailed(TwinflowError):
@@ -42,7 +41,7 @@ class GraphSession:
 
     def __init__(self, path: Path, provider: str, threads: int = 0) -> None:
         self.path = path
-        session = self._open(provider, provider_options(provider, ENGINES), threads)
+        session = self._open(provider, provider_options(provider, user_cache() / "tensorrt"), threads)
         if session is None and provider != CPU:
             # A graph with a node that only the CPU has cannot be captured; it still runs.
             session = self._open(provider, {}, threads)

@@ -66,7 +66,6 @@ class MicroBatcher:
 
     def __init__(self, largest: int, patience: float, most: int) -> None:
         self.admitted = 0
-        self.batches: deque[tuple[int, float]] = deque(maxlen=1000)
         self._largest = largest
         self._patience = patience
         self._most = most
@@ -135,7 +134,6 @@ class MicroBatcher:
         return batch
 
     def _note(self, images: int, seconds: float) -> None:
-        self.batches.append((images, seconds))
         self._image_seconds = SPEED_MEMORY * self._image_seconds + (1 - SPEED_MEMORY) * seconds / images
 
 
