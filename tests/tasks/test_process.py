@@ -107,6 +107,8 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 def test_nothing_outlives_the_starter(tmp_path: Path, how: signal.Signals) -> None:
     pid_file = tmp_path / "pid"
     starter = (
+        # A shell that runs the tests in the background has them ignore Ctrl-C, and their children too.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import os; from pathlib import Path; from tasks.process import run_logged\n"
         f"run_logged(['sh', '-c', {GRANDCHILD.format(file=pid_file)!r}], cwd=Path('/'), env=os.environ,"
         f" log=Path({str(tmp_path / 'log')!r}))"

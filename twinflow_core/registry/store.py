@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
@@ -105,7 +105,9 @@ class ObjectStore:
         """The time of the server, which the times of its objects are told by (UTC, whole seconds)."""
         with explained(self.address(""), self.endpoint):
             answer = self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
-        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        told = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        # HTTP dates are in GMT whether or not they say so.
+        return told.replace(tzinfo=UTC)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """The objects under a prefix, in the order of their keys."""
