@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from twinflow_core.local.daemon import is_alive
 from twinflow_core.local.loopback import HOST
 from twinflow_core.local.seaweedfs import seaweedfs_record, start_seaweedfs, stop_seaweedfs
 from twinflow_core.registry.s3 import S3Connection, make_s3_client
@@ -91,7 +92,7 @@ def test_a_moved_folder_takes_its_server_along_and_a_copied_one_gets_its_own(tmp
         store = _store(start_seaweedfs(moved, BUCKET, print))
         assert store.get("kept") == b"kept"
         store.put("new", os.urandom(3 << 20))
-        assert not psutil.pid_exists(before.daemon.pid)
+        assert not is_alive(before.daemon)
 
         # A copy holds the record of a server that is none of its own.
         (copied / "seaweedfs").mkdir(parents=True)
