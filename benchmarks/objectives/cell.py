@@ -19,7 +19,8 @@ from benchmarks.objectives.cost import equivalents_a_row
 from benchmarks.objectives.rivals import rival_options
 from benchmarks.objectives.scores import score_network
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.params import FinetuneParams, Params, load_params
+from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.params import Params, load_params
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.speed import FILE as SPEED

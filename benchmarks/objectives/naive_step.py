@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.losses import robust, squared_error, time_weight
 from twinflow_core.flow.path import expand, interpolate, one_step_sample
 from twinflow_core.flow.targets import (
@@ -20,7 +21,6 @@ from twinflow_core.flow.targets import (
     shifted_target,
     velocity_difference,
 )
-from twinflow_core.params import FinetuneParams
 from twinflow_core.training.roles import RoleCounts
 from twinflow_core.training.step import Batch, Networks
 from twinflow_core.training.twinflow_draws import StepDraws

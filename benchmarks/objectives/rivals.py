@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twinflow_core.params import FinetuneParams
+from twinflow_core.finetune_params import FinetuneParams
 
 RIVALS: dict[str, dict[str, Any]] = {
     "twinflow": {},

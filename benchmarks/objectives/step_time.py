@@ -23,7 +23,8 @@ from benchmarks.machine import machine_fingerprint
 from benchmarks.objectives.cost import RowCounter
 from benchmarks.objectives.naive_step import naive_loss
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.params import FinetuneParams, load_params
+from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.params import load_params
 from twinflow_core.training.draws import normal
 from twinflow_core.training.execution import make_networks, reduced_precision
 from twinflow_core.training.roles import ROLES, RoleCounts, role_counts

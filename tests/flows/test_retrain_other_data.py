@@ -24,10 +24,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 
 @pytest.fixture(scope="module")
 def photos(clone: Path) -> Path:
-    """A user's folder of PNGs with a caption beside each, ignored by git."""
+    """A user's folder of 200 PNGs with a caption beside each, ignored by git."""
     folder = clone / "data/photos"
     folder.mkdir(parents=True)
-    for index, (pixels, caption, _) in enumerate(render_dataset(60, 5)):
+    for index, (pixels, caption, _) in enumerate(render_dataset(200, 5)):
         Image.fromarray(pixels).save(folder / f"{index:03d}.png")
         (folder / f"{index:03d}.txt").write_text(caption)
     return folder

@@ -13,7 +13,7 @@ from tests.training.test_twinflow_objective import OPTIONS
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
-from twinflow_core.params import FinetuneParams
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.roles import Role

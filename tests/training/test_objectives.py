@@ -15,7 +15,8 @@ from tests.training.test_loop import STEPS, data_of, train, weights
 from tests.training.test_twinflow_objective import OPTIONS, SHAPE, Counted, counted_networks, make_batch
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.errors import TwinflowError
-from twinflow_core.params import FinetuneParams, load_params
+from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.params import load_params
 from twinflow_core.training.flow_matching_objective import FlowMatching
 from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.meanflow_objective import MeanFlow

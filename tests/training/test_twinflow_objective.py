@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.params import FinetuneParams
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.roles import ROLES, RoleCounts, role_counts
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.twinflow_objective import Batch, Networks, StepLoss, twinflow_loss

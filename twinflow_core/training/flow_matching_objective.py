@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.losses import robust, squared_error
 from twinflow_core.flow.path import interpolate
-from twinflow_core.params import FinetuneParams
 from twinflow_core.training.guidance import guided_velocity
 from twinflow_core.training.roles import Role
 from twinflow_core.training.step import MicroBatch, Networks, StepLoss

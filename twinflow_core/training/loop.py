@@ -15,7 +15,7 @@ from twinflow_core.backbones.lora import add_lora
 from twinflow_core.backbones.sd3 import Sd3Velocity
 from twinflow_core.backbones.target_time import sign_sensitivity
 from twinflow_core.errors import TwinflowError
-from twinflow_core.params import FinetuneParams
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.progress import Reporter
 from twinflow_core.training.checkpoint import load_state, save_state
 from twinflow_core.training.draws import batch_rows, uniform

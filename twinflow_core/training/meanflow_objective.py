@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.losses import robust, squared_error
 from twinflow_core.flow.meanflow import backward_difference, forward_mode, meanflow_target
 from twinflow_core.flow.path import interpolate
-from twinflow_core.params import FinetuneParams
 from twinflow_core.training.guidance import guided_velocity
 from twinflow_core.training.roles import Role
 from twinflow_core.training.step import MicroBatch, Networks, StepLoss

@@ -8,7 +8,7 @@ from torch import nn
 
 from twinflow_core.backbones.sd3 import Sd3Velocity
 from twinflow_core.errors import TwinflowError
-from twinflow_core.params import FinetuneParams
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.flow_matching_objective import FlowMatching
 from twinflow_core.training.meanflow_objective import MeanFlow
 from twinflow_core.training.roles import ROLES, Role

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from twinflow_core.params import FinetuneParams
+from twinflow_core.finetune_params import FinetuneParams
 
 # The factor of a parameter group on the run's learning rate.
 FACTOR = "factor"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.losses import robust, squared_error, time_weight
 from twinflow_core.flow.path import interpolate
 from twinflow_core.flow.targets import (
@@ -24,7 +25,6 @@ from twinflow_core.flow.targets import (
     shifted_target,
     velocity_difference,
 )
-from twinflow_core.params import FinetuneParams
 from twinflow_core.training.fakes import with_fakes, with_shared_fakes
 from twinflow_core.training.guidance import both_conditions, guided_velocity
 from twinflow_core.training.roles import RoleCounts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from twinflow_core.params import FinetuneParams
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.draws import batch_rows
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.objectives import Objective

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from twinflow_core.backbones.lora import add_lora, merge_lora
 from twinflow_core.backbones.sd3 import Sd3Velocity
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.distribution_matching import distribution_matching_target
 from twinflow_core.flow.losses import squared_error
 from twinflow_core.flow.path import interpolate
-from twinflow_core.params import FinetuneParams
 from twinflow_core.training.fakes import with_fakes
 from twinflow_core.training.guidance import guided_velocity
 from twinflow_core.training.roles import Role

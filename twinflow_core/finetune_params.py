@@ -1,0 +1,87 @@
+"""The finetune section of params.yaml: the objective, its options, and the training loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from twinflow_core.section import Fraction, Positive, Section
+
+
+class MeanflowParams(Section):
+    """How MeanFlow's derivative along the path is taken; `step` is that of the finite difference."""
+
+    derivative: Literal["finite_difference", "forward_mode"] = "finite_difference"
+    step: Annotated[float, Field(gt=0.0, le=0.1)] = 0.005
+
+
+class VsdParams(Section):
+    """The fake score of VSD: low-rank weights on the frozen base, or a full copy of it."""
+
+    fake_score: Literal["lora", "full"] = "lora"
+    rank: Positive = 16
+    learning_rate_factor: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class FinetuneParams(Section):
+    """The objective (TwinFlow, arXiv 2512.05150, or a rival of it) and its training loop.
+
+    What has a default here is an option that params.yaml need not name.
+    """
+
+    objective: Literal["twinflow", "rcgm", "flow_matching", "meanflow", "vsd"] = "twinflow"
+    steps: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    betas: tuple[Fraction, Fraction]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    decay_steps: Annotated[int, Field(ge=0)]
+    clip_norm: Annotated[float, Field(gt=0.0)]
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)]
+    order: Annotated[int, Field(ge=1, le=4)]
+    delta: Annotated[float, Field(gt=0.0, lt=0.5)]
+    guidance: Annotated[float, Field(ge=0.0)]
+    real_velocity: Literal["online", "base"]
+    rectify_weight: Annotated[float, Field(ge=0.0)]
+    adversarial_weight: Annotated[float, Field(ge=0.0)]
+    shares: dict[Literal["one_step", "near", "any", "fake"], Annotated[float, Field(ge=0.0)]]
+    caption_dropout: Fraction
+    seed: int
+    log_every: Positive
+    checkpoint_every: Positive
+    near_target: Literal["recursive", "velocity"] = "recursive"
+    fakes: Literal["own", "shared"] = "own"
+    rectify_target: Literal["clamped", "normalised"] = "clamped"
+    rectify_warmup: Annotated[int, Field(ge=0)] = 0
+    data_free: bool = False
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    accumulation: Positive = 1
+    validate_every: Annotated[int, Field(ge=0)] = 100
+    sample_every: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    meanflow: MeanflowParams = MeanflowParams()
+    vsd: VsdParams = VsdParams()
+
+    @model_validator(mode="after")
+    def _own_samples_need_a_teacher(self) -> FinetuneParams:
+        if self.data_free and (self.real_velocity != "base" or self.objective not in ("twinflow", "rcgm")):
+            raise ValueError(
+                "data_free trains on the model's own samples, so the frozen base must say where they should go: "
+                "set real_velocity to base, and objective to twinflow or rcgm"
+            )
+        if self.data_free and self.fakes == "shared":
+            raise ValueError("with data_free every row has a sample of its own: set fakes to own")
+        return self
+
+    @model_validator(mode="after")
+    def _rectification_needs_a_fake_branch(self) -> FinetuneParams:
+        trained = self.shares.get("fake", 0) > 0 and self.adversarial_weight > 0
+        follows = self.rectify_weight > 0 and self.shares.get("one_step", 0) > 0
+        if self.objective == "twinflow" and follows and not trained:
+            raise ValueError(
+                "rectification would follow a fake branch that nothing trains: give shares.fake and "
+                "adversarial_weight a positive value, or set rectify_weight to 0"
+            )
+        return self
