@@ -1,11 +1,11 @@
 # Needs Python >= 3.11, git and make; everything else is installed into .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test bench bench-objectives lint soak bench-serving
+.PHONY: help setup retrain test test-line test-parts bench bench-objectives lint soak bench-serving
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-WORKERS ?= 2
+WORKERS ?= 1
 
 help:
 	@echo "make retrain   train, judge, export, publish and promote; prints the decision and where to look"
@@ -42,10 +42,15 @@ $(STAMP): requirements.lock pyproject.toml
 retrain: $(STAMP)
 	@$(BIN)/twinflow retrain
 
-# The end-to-end tests build on each other in one clone, so they run in order and alone.
+# The end-to-end tests build on each other in one clone, so they run in order; the others run beside them.
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/flows
+	@$(MAKE) --no-print-directory -j 2 test-line test-parts
+
+test-line: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/flows --durations 10
+
+test-parts: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/flows
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
