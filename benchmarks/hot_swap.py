@@ -11,7 +11,6 @@ the service admits ask at once: 429 with Retry-After is the right answer, and me
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 import uuid
@@ -24,6 +23,7 @@ from typing import Any
 import psutil
 
 from benchmarks.machine import machine_fingerprint
+from benchmarks.result_file import tell_result
 from tests.served_model import changed_package, promote
 from tests.service_load import Answers, Expected, Load, expected_images, percentile, wait_until_served
 from tests.service_process import running_service
@@ -199,10 +199,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     result = measure(given.package, given.seconds, given.threads)
-    text = json.dumps(result, indent=2) + "\n"
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    tell_result(result, given.out)
     wrong = [
         result[part][kind]
         for part in ("hot_swap", "overload")

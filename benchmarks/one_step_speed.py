@@ -9,7 +9,6 @@ work on the machine slows all of them alike. Random weights would do: no figure 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -21,13 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.drawn_batch import draw_batch
 from benchmarks.machine import machine_fingerprint
+from benchmarks.result_file import tell_result
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
 from twinflow_core.export.layout import write_graphs
-from twinflow_core.noise import image_noise
 from twinflow_core.params import PARAMS_FILE, load_params
 from twinflow_core.runtime.loaded_package import to_pixels as served_pixels
 from twinflow_core.runtime.package import generator_graph
@@ -47,14 +47,8 @@ def whole_path(
     backbone: Sd3Backbone, session: GraphSession, batch: int, steps: int, guidance: float
 ) -> dict[str, Way]:
     """The ways from embeddings and noise to pixels, by name."""
-    conditioning = backbone.encode_prompts([PROMPT] * batch)
-    noises = np.stack([image_noise(0, str(row), 1, backbone.latent_shape) for row in range(batch)], axis=1)
-    in_torch = torch.from_numpy(noises)
-    inputs = {
-        "noises": noises,
-        "prompt_embeds": conditioning.prompt_embeds.numpy(),
-        "pooled_prompt_embeds": conditioning.pooled.numpy(),
-    }
+    drawn = draw_batch(backbone, PROMPT, batch)
+    conditioning, in_torch, inputs = drawn.conditioning, drawn.in_torch, drawn.for_onnx
     many, few = many_step_sampler(backbone, steps, guidance), few_step_sampler(backbone)
     return {
         "base_torch": lambda: to_pixels(backbone.decode_latents(many(in_torch, conditioning))),
@@ -149,10 +143,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     result = measure(given.model, given.package, given.batch, given.rounds, given.threads)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2) + "\n"
-    given.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    tell_result(result, given.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the candidate, whose network is the same. The denoiser alone is beside it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -21,14 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.drawn_batch import draw_batch
 from benchmarks.machine import machine_fingerprint
+from benchmarks.result_file import tell_result
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
 from twinflow_core.export.layout import TRANSFORMER, write_graphs
 from twinflow_core.export.precision import Precision
-from twinflow_core.noise import image_noise
 from twinflow_core.params import PARAMS_FILE, load_params
 from twinflow_core.runtime.loaded_package import to_pixels as served_pixels
 from twinflow_core.runtime.package import generator_graph
@@ -52,14 +52,8 @@ def ways_of(
     backbone: Sd3Backbone, sessions: dict[str, GraphSession], batch: int, steps: int, guidance: float
 ) -> dict[str, Way]:
     """What is measured at one batch size, by name."""
-    conditioning = backbone.encode_prompts([PROMPT] * batch)
-    noises = np.stack([image_noise(0, str(row), 1, backbone.latent_shape) for row in range(batch)], axis=1)
-    in_torch = torch.from_numpy(noises)
-    given = {
-        "noises": noises,
-        "prompt_embeds": conditioning.prompt_embeds.numpy(),
-        "pooled_prompt_embeds": conditioning.pooled.numpy(),
-    }
+    drawn = draw_batch(backbone, PROMPT, batch)
+    conditioning, noises, in_torch, given = drawn.conditioning, drawn.noises, drawn.in_torch, drawn.for_onnx
     many, few = many_step_sampler(backbone, steps, guidance), few_step_sampler(backbone)
     compiled = _compiled(backbone, conditioning)
     return {
@@ -190,10 +184,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     result = measure(given.model, given.batches, given.rounds, given.threads)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2) + "\n"
-    given.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    tell_result(result, given.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ the median over the rounds of each round's own ratio. With `--compile` all ways 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from torch import nn
 from benchmarks.machine import machine_fingerprint
 from benchmarks.objectives.cost import RowCounter
 from benchmarks.objectives.naive_step import naive_loss
+from benchmarks.result_file import tell_result
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.params import load_params
@@ -151,10 +151,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     result = measure(given.batch, given.rounds, given.compile, given.precision)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2) + "\n"
-    given.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    tell_result(result, given.out)
 
 
 if __name__ == "__main__":

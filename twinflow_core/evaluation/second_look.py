@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.evaluation.generation import few_step_sampler, generate_images
+from twinflow_core.evaluation.generation import few_step_sampler
 from twinflow_core.evaluation.metrics_file import write_metrics
 from twinflow_core.evaluation.prompts import prompts_for
 from twinflow_core.evaluation.samples import Sample, write_samples
-from twinflow_core.evaluation.scoring import judge_images, make_scorer, setting_metrics
+from twinflow_core.evaluation.scoring import make_scorer, setting_metrics
 from twinflow_core.evaluation.served import PREPARED, scorer_name
+from twinflow_core.evaluation.torch_evaluation import TorchEvaluation
 from twinflow_core.params import PARAMS_FILE, EvaluateParams, Params, load_params
 
 
@@ -37,20 +38,13 @@ def evaluate_more(
     scorer = make_scorer(scorer_name(root), root / PREPARED, params.data.resolution)
     prompts = prompts_for(scorer.name, options, root / PREPARED)
     backbone = load_backbone(root / "models/candidate")
+    evaluation, sampler = TorchEvaluation(backbone, scorer, prompts, options), few_step_sampler(backbone)
     samples: list[Sample] = []
     metrics: dict[str, Any] = {}
     for setting in settings:
-        images = generate_images(
-            backbone,
-            few_step_sampler(backbone),
-            prompts,
-            evaluations=int(setting.removeprefix("nfe")),
-            images_per_prompt=options.images_per_prompt,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            label=f"second look, {setting}",
+        judged = evaluation.samples(
+            "candidate", setting, sampler, int(setting.removeprefix("nfe")), f"second look, {setting}"
         )
-        judged = judge_images(scorer, "candidate", setting, prompts, images)
         metrics[setting] = setting_metrics(scorer, judged)
         samples += judged
     return samples, {"scorer": scorer.name, "candidate": metrics}

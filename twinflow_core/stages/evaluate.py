@@ -9,11 +9,12 @@ from typing import Any
 
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.data.whole_folder import whole_folder
-from twinflow_core.evaluation.generation import few_step_sampler, generate_images, many_step_sampler
+from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler
 from twinflow_core.evaluation.metrics_file import write_metrics
 from twinflow_core.evaluation.prompts import prompts_for
 from twinflow_core.evaluation.samples import Sample, read_samples, write_samples
-from twinflow_core.evaluation.scoring import judge_images, make_scorer, ratios, setting_metrics
+from twinflow_core.evaluation.scoring import make_scorer, ratios, setting_metrics
+from twinflow_core.evaluation.torch_evaluation import TorchEvaluation
 from twinflow_core.params import Params
 from twinflow_core.report.grid import GridRow, comparison_grid
 from twinflow_core.stages.entry import run_stage
@@ -35,20 +36,11 @@ def evaluate(params: Params, root: Path) -> None:
     backbone = load_backbone(root / "models/candidate")
     few, many = few_step_sampler(backbone), many_step_sampler(backbone, params.reference.steps, guidance=1)
     settings = {f"nfe{steps}": (few, steps) for steps in options.few_steps} | {"many": (many, 1)}
+    evaluation = TorchEvaluation(backbone, scorer, prompts, options)
     samples: list[Sample] = []
     candidate: dict[str, Any] = {}
     for setting, (sampler, evaluations) in settings.items():
-        images = generate_images(
-            backbone,
-            sampler,
-            prompts,
-            evaluations=evaluations,
-            images_per_prompt=options.images_per_prompt,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            label=f"candidate, {setting}",
-        )
-        judged = judge_images(scorer, "candidate", setting, prompts, images)
+        judged = evaluation.samples("candidate", setting, sampler, evaluations, f"candidate, {setting}")
         candidate[setting] = setting_metrics(scorer, judged)
         samples += judged
     metrics = {

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.data.whole_folder import whole_folder
-from twinflow_core.evaluation.generation import few_step_sampler, generate_images, many_step_sampler
+from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler
 from twinflow_core.evaluation.metrics_file import write_metrics
 from twinflow_core.evaluation.prompts import prompts_for, resolve_scorer
 from twinflow_core.evaluation.samples import write_samples
-from twinflow_core.evaluation.scoring import judge_images, make_scorer, setting_metrics
+from twinflow_core.evaluation.scoring import make_scorer, setting_metrics
+from twinflow_core.evaluation.torch_evaluation import TorchEvaluation
 from twinflow_core.params import Params
 from twinflow_core.stages.entry import run_stage
 
@@ -25,19 +26,10 @@ def reference(params: Params, root: Path) -> None:
     prompts = prompts_for(scorer.name, options, prepared)
     backbone = load_backbone(root / "models/base")
     guided = many_step_sampler(backbone, params.reference.steps, params.reference.guidance)
+    evaluation = TorchEvaluation(backbone, scorer, prompts, options)
     samples = {}
     for setting, sampler in (("many", guided), ("nfe1", few_step_sampler(backbone))):
-        images = generate_images(
-            backbone,
-            sampler,
-            prompts,
-            evaluations=1,
-            images_per_prompt=options.images_per_prompt,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            label=f"base, {setting}",
-        )
-        samples[setting] = judge_images(scorer, "reference", setting, prompts, images)
+        samples[setting] = evaluation.samples("reference", setting, sampler, 1, f"base, {setting}")
     evaluations = params.reference.steps * (1 if params.reference.guidance == 1 else 2)
     metrics = {
         "scorer": scorer.name,
