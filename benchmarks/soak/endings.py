@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks.soak.ledger import Cell, Ledger
-from benchmarks.soak.soaked_clone import RUN_SECONDS, SoakedClone
+from benchmarks.soak.soaked_clone import RUN_SECONDS, SoakedClone, soak_in_a_clone
 
 REPEATS = 5
 # So long that no training ends by itself before it is ended.
@@ -111,11 +111,5 @@ def _prefect(clone: SoakedClone, *arguments: str, patience: float = 0.0) -> str:
 
 def soak_endings(work: Path, repeats: int) -> Ledger:
     """End runs in every way so many times, but for what the results hold already."""
-    ledger = Ledger("endings")
     cells = [(way, number) for number in range(repeats) for way in WAYS]
-    if all(f"{way} {number}" in ledger.cells for way, number in cells):
-        return ledger
-    with SoakedClone(work / "endings") as clone:
-        for way, number in cells:
-            ledger.run(f"{way} {number}", lambda way=way, number=number: one_ending(clone, way, number))
-    return ledger
+    return soak_in_a_clone("endings", work, cells, one_ending)

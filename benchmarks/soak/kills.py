@@ -12,7 +12,7 @@ import psutil
 import yaml
 
 from benchmarks.soak.ledger import Cell, Ledger
-from benchmarks.soak.soaked_clone import RUN_SECONDS, SoakedClone
+from benchmarks.soak.soaked_clone import RUN_SECONDS, SoakedClone, soak_in_a_clone
 from tests.fault_proxy import FaultProxy, Hangup, Request, Response
 from tests.tiny_pipeline import build_tiny_pipeline
 
@@ -140,11 +140,5 @@ def _wait(run: subprocess.Popen[str]) -> None:
 
 def soak_kills(work: Path, kills: int) -> Ledger:
     """Strike every point so many times, but for what the results hold already."""
-    ledger = Ledger("kills")
     cells = [(point, number) for number in range(kills) for point in (*STAGES, *PROXIED)]
-    if all(f"{point} {number}" in ledger.cells for point, number in cells):
-        return ledger
-    with SoakedClone(work / "kills") as clone:
-        for point, number in cells:
-            ledger.run(f"{point} {number}", lambda point=point, number=number: one_kill(clone, point, number))
-    return ledger
+    return soak_in_a_clone("kills", work, cells, one_kill)

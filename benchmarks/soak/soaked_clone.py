@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import psutil
 import yaml
 from filelock import FileLock, Timeout
 
+from benchmarks.soak.ledger import Cell, Ledger
 from benchmarks.soak.registry_invariants import registry_at, require_sound
 from tests.pipeline_clone import TWINFLOW, make_clone, retrain
 from twinflow_core.local.daemon import MARK
@@ -154,3 +155,23 @@ class SoakedClone:
         for path in (self.folder / ".twinflow/runs").glob("*/record.json"):
             json.loads(path.read_text(encoding="utf-8"))
         return len(entries)
+
+
+def soak_in_a_clone(
+    name: str, work: Path, cells: Sequence[tuple[str, int]], strike: Callable[[SoakedClone, str, int], Cell]
+) -> Ledger:
+    """Strike in every cell that the results do not hold already, all in one clone.
+
+    Args:
+        name: of the soak, its results and its folder.
+        work: where the clone is made.
+        cells: what to strike at, and the how-manieth time.
+        strike: one cell.
+    """
+    ledger = Ledger(name)
+    if all(f"{at} {number}" in ledger.cells for at, number in cells):
+        return ledger
+    with SoakedClone(work / name) as clone:
+        for at, number in cells:
+            ledger.run(f"{at} {number}", lambda at=at, number=number: strike(clone, at, number))
+    return ledger
