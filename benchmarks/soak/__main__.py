@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -51,6 +52,8 @@ def main() -> int:
     unknown = set(options.soaks) - set(COUNTS)
     if unknown:
         command.error(f"no such soak: {', '.join(sorted(unknown))}")
+    # A shell ignores Ctrl-C for what it starts in the background, and every run of the soak would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     failures = []
     for name in options.soaks or COUNTS:
         print(f"== {name}", flush=True)

@@ -173,5 +173,8 @@ def soak_in_a_clone(
         return ledger
     with SoakedClone(work / name) as clone:
         for at, number in cells:
-            ledger.run(f"{at} {number}", lambda at=at, number=number: strike(clone, at, number))
+            key = f"{at} {number}"
+            ledger.run(key, lambda at=at, number=number: strike(clone, at, number))
+            if not ledger.cells[key]["passed"]:
+                clone.kill_everything()
     return ledger
