@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, from_numpy
 
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.noise import image_noise
 
 
@@ -34,7 +34,7 @@ class DrawnBatch:
         }
 
 
-def draw_batch(backbone: Sd3Backbone, prompt: str, batch: int) -> DrawnBatch:
+def draw_batch(backbone: Backbone, prompt: str, batch: int) -> DrawnBatch:
     """B rows of one prompt, each with noise of its own, the same in every call."""
     noises = [image_noise(0, str(row), 1, backbone.latent_shape) for row in range(batch)]
     return DrawnBatch(backbone.encode_prompts([prompt] * batch), np.stack(noises, axis=1))

@@ -23,9 +23,9 @@ import torch
 from benchmarks.drawn_batch import draw_batch
 from benchmarks.machine import machine_fingerprint
 from benchmarks.result_file import tell_result
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
 from twinflow_core.export.layout import write_graphs
 from twinflow_core.params import PARAMS_FILE, load_params
@@ -44,7 +44,7 @@ Way = Callable[[], object]
 
 
 def whole_path(
-    backbone: Sd3Backbone, session: GraphSession, batch: int, steps: int, guidance: float
+    backbone: Backbone, session: GraphSession, batch: int, steps: int, guidance: float
 ) -> dict[str, Way]:
     """The ways from embeddings and noise to pixels, by name."""
     drawn = draw_batch(backbone, PROMPT, batch)
@@ -57,7 +57,7 @@ def whole_path(
     }
 
 
-def denoiser(backbone: Sd3Backbone, session: GraphSession, batch: int, steps: int) -> dict[str, Way]:
+def denoiser(backbone: Backbone, session: GraphSession, batch: int, steps: int) -> dict[str, Way]:
     """The network alone: one evaluation in ONNX Runtime, and all of a guided sampling in torch."""
     conditioning = backbone.encode_prompts([PROMPT] * batch)
     x = torch.randn(batch, *backbone.latent_shape)
@@ -125,7 +125,7 @@ def measure(model: Path, package: Path | None, batch: int, rounds: int, threads:
     }
 
 
-def _export(backbone: Sd3Backbone, folder: Path, opset: int) -> Path:
+def _export(backbone: Backbone, folder: Path, opset: int) -> Path:
     write_graphs(
         folder, backbone, [1], opset, "fp32", lambda done, name: print(f"exported {name}", flush=True)
     )

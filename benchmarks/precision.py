@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine_fingerprint
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
 from twinflow_core.evaluation.served import images_to_draw, score_drawn
 from twinflow_core.export.package import PARITY, build_package
@@ -36,9 +36,7 @@ TIMED_BATCH = 4
 REPEATS = 20
 
 
-def measure_precision(
-    backbone: Sd3Backbone, precision: Precision, params: Params, root: Path
-) -> dict[str, Any]:
+def measure_precision(backbone: Backbone, precision: Precision, params: Params, root: Path) -> dict[str, Any]:
     """One row: refused, or sizes, parity, speed and scores with what the gates would say."""
     with tempfile.TemporaryDirectory() as temporary:
         package, out = Path(temporary) / "package", Path(temporary) / "drawn"

@@ -23,9 +23,9 @@ import torch
 from benchmarks.drawn_batch import draw_batch
 from benchmarks.machine import machine_fingerprint
 from benchmarks.result_file import tell_result
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
 from twinflow_core.export.layout import TRANSFORMER, write_graphs
 from twinflow_core.export.precision import Precision
@@ -49,7 +49,7 @@ Way = Callable[[], object]
 
 
 def ways_of(
-    backbone: Sd3Backbone, sessions: dict[str, GraphSession], batch: int, steps: int, guidance: float
+    backbone: Backbone, sessions: dict[str, GraphSession], batch: int, steps: int, guidance: float
 ) -> dict[str, Way]:
     """What is measured at one batch size, by name."""
     drawn = draw_batch(backbone, PROMPT, batch)
@@ -67,7 +67,7 @@ def ways_of(
     }
 
 
-def _compiled(backbone: Sd3Backbone, conditioning: Conditioning) -> Callable[[torch.Tensor], torch.Tensor]:
+def _compiled(backbone: Backbone, conditioning: Conditioning) -> Callable[[torch.Tensor], torch.Tensor]:
     """One step and the decoder through torch.compile, with its own default settings."""
 
     def draw(noises: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ def _compiled(backbone: Sd3Backbone, conditioning: Conditioning) -> Callable[[to
     return compiled
 
 
-def _guided_steps(backbone: Sd3Backbone, conditioning: Conditioning, x: torch.Tensor, steps: int) -> Way:
+def _guided_steps(backbone: Backbone, conditioning: Conditioning, x: torch.Tensor, steps: int) -> Way:
     doubled, t = x.repeat(2, 1, 1, 1), torch.ones(2 * len(x))
     both = Conditioning.cat([conditioning, conditioning])
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.backbones.sd3 import Sd3Velocity
+from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.evaluation.generation import few_step_sampler, generate_images, many_step_sampler
 from twinflow_core.evaluation.prompts import prompts_for, resolve_scorer
 from twinflow_core.evaluation.scoring import (
@@ -23,7 +23,7 @@ NFE = (1, 2, 4, 16)
 
 
 def score_network(
-    work: Path, params: Params, velocity: Sd3Velocity, settings: dict[str, Any]
+    work: Path, params: Params, velocity: Velocity, settings: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """By number of evaluations, then by sampler: score, tasks, diversity, distribution.
 

@@ -7,9 +7,9 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from tests.tiny_pipeline import build_tiny_pipeline
+from twinflow_core.backbones.backbone import SIDECAR, Backbone
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.backbones.sd3 import SIDECAR, Sd3Backbone
 from twinflow_core.backbones.target_time import TIME_SCALE, sign_sensitivity
 from twinflow_core.errors import TwinflowError
 
@@ -22,20 +22,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def backbone(folder: Path) -> Sd3Backbone:
+def backbone(folder: Path) -> Backbone:
     return load_backbone(folder)
 
 
 @pytest.fixture
-def inputs(backbone: Sd3Backbone) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
+def inputs(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((ROWS, *backbone.latent_shape), generator=generator)
     return x, torch.rand(ROWS, generator=generator), backbone.encode_prompts(["a red circle"] * ROWS)
 
 
-def stock(
-    backbone: Sd3Backbone, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning
-) -> torch.Tensor:
+def stock(backbone: Backbone, x: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
     """The transformer as diffusers' own pipeline calls it."""
     backbone.velocity.target_time.r = None
     return backbone.pipeline.transformer(
@@ -48,7 +46,7 @@ def stock(
 
 @torch.no_grad()
 def test_at_initialisation_every_target_time_gives_the_base(
-    backbone: Sd3Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
+    backbone: Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
 ) -> None:
     x, t, conditioning = inputs
     base = stock(backbone, x, t, conditioning)
@@ -58,7 +56,7 @@ def test_at_initialisation_every_target_time_gives_the_base(
 
 @torch.no_grad()
 def test_whatever_is_learnt_r_zero_is_the_stock_network(
-    backbone: Sd3Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
+    backbone: Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
 ) -> None:
     x, t, conditioning = inputs
     torch.nn.init.normal_(backbone.velocity.target_time.embed.linear_2.weight)
@@ -69,7 +67,7 @@ def test_whatever_is_learnt_r_zero_is_the_stock_network(
 
 @torch.no_grad()
 def test_the_sign_of_time_is_seen(
-    backbone: Sd3Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
+    backbone: Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
 ) -> None:
     x, t, conditioning = inputs
     there, mirrored = (
@@ -81,7 +79,7 @@ def test_the_sign_of_time_is_seen(
 
 
 def test_target_time_gets_a_gradient(
-    backbone: Sd3Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
+    backbone: Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
 ) -> None:
     x, t, conditioning = inputs
     backbone.velocity(x, t, t, conditioning).square().mean().backward()
@@ -92,7 +90,7 @@ def test_target_time_gets_a_gradient(
 
 @torch.no_grad()
 def test_a_copy_has_a_hook_of_its_own(
-    backbone: Sd3Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
+    backbone: Backbone, inputs: tuple[torch.Tensor, torch.Tensor, Conditioning]
 ) -> None:
     x, t, conditioning = inputs
     twin = backbone.velocity.copy()
@@ -105,7 +103,7 @@ def test_a_copy_has_a_hook_of_its_own(
 
 @torch.no_grad()
 def test_saved_and_loaded_it_gives_the_same_and_a_stock_pipeline_loads_it(
-    backbone: Sd3Backbone,
+    backbone: Backbone,
     inputs: tuple[torch.Tensor, torch.Tensor, Conditioning],
     tmp_path: Path,
 ) -> None:
@@ -122,12 +120,12 @@ def test_saved_and_loaded_it_gives_the_same_and_a_stock_pipeline_loads_it(
     assert (tmp_path / "saved" / SIDECAR).exists()
 
 
-def stock_names(backbone: Sd3Backbone) -> list[str]:
+def stock_names(backbone: Backbone) -> list[str]:
     return list(backbone.pipeline.transformer.state_dict())
 
 
 @torch.no_grad()
-def test_images_survive_the_vae_normalisation(backbone: Sd3Backbone) -> None:
+def test_images_survive_the_vae_normalisation(backbone: Backbone) -> None:
     images = torch.rand(2, 3, backbone.resolution, backbone.resolution) * 2 - 1
     latents = backbone.encode_images(images)
     assert latents.shape == (2, *backbone.latent_shape)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
 from twinflow_core.export.layout import write_graphs
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def backbone(tiny_pipeline: Path) -> Sd3Backbone:
+def backbone(tiny_pipeline: Path) -> Backbone:
     return load_backbone(tiny_pipeline)
 
 
@@ -33,7 +33,7 @@ def run(path: Path, inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(None, {k: v.numpy() for k, v in inputs.items()}), strict=True))
 
 
-def test_transformer(tiny_package: Path, backbone: Sd3Backbone) -> None:
+def test_transformer(tiny_package: Path, backbone: Backbone) -> None:
     conditioning = backbone.encode_prompts(["a red circle"] * 3)
     inputs = {
         "hidden_states": torch.randn(3, *backbone.latent_shape),
@@ -48,7 +48,7 @@ def test_transformer(tiny_package: Path, backbone: Sd3Backbone) -> None:
     np.testing.assert_allclose(served, expected, atol=1e-3)
 
 
-def test_decoder(tiny_package: Path, backbone: Sd3Backbone) -> None:
+def test_decoder(tiny_package: Path, backbone: Backbone) -> None:
     latents = torch.randn(3, *backbone.latent_shape)
     with torch.no_grad():
         expected = backbone.pipeline.vae.decode(latents, return_dict=False)[0]
@@ -57,7 +57,7 @@ def test_decoder(tiny_package: Path, backbone: Sd3Backbone) -> None:
 
 
 @pytest.mark.parametrize("name", ["text_encoder", "text_encoder_2"])
-def test_text_encoders(tiny_package: Path, backbone: Sd3Backbone, name: str) -> None:
+def test_text_encoders(tiny_package: Path, backbone: Backbone, name: str) -> None:
     ids = torch.randint(0, 500, (3, backbone.pipeline.tokenizer_max_length))
     with torch.no_grad():
         expected = getattr(backbone.pipeline, name)(ids, output_hidden_states=True)

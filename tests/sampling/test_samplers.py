@@ -62,8 +62,11 @@ def test_many_steps_follow_a_straight_line_exactly_and_guidance_extrapolates() -
     def velocity(x_t: Tensor, t: Tensor, prompts: Conditioning) -> Tensor:
         return prompts.pooled.view(-1, 1, 1, 1).expand_as(x_t)
 
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
-    arguments = (velocity, start, conditioning(2, 1.0), conditioning(1, 0.25), scheduler, 7)
-    assert torch.allclose(sample_many_steps(*arguments, guidance=1), start - 1.0, atol=1e-5)
-    guided = start - (0.25 + 3.0 * 0.75)
-    assert torch.allclose(sample_many_steps(*arguments, guidance=3.0), guided, atol=1e-5)
+    def ends(guidance: float) -> Tensor:
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
+        scheduler.set_timesteps(7)
+        prompts, empty = conditioning(2, 1.0), conditioning(1, 0.25)
+        return sample_many_steps(velocity, start, prompts, empty, scheduler, guidance)
+
+    assert torch.allclose(ends(1.0), start - 1.0, atol=1e-5)
+    assert torch.allclose(ends(3.0), start - (0.25 + 3.0 * 0.75), atol=1e-5)

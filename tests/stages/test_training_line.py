@@ -89,7 +89,7 @@ def test_latents_and_embeddings_are_what_the_stock_pipeline_makes(line: Path) ->
         latent = pipeline.vae.encode(image).latent_dist.mode()
     expected = (latent - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
     data = EncodedData.load(line / "data/encoded", "train")
-    assert float((data.latents[0] - expected[0]).abs().max()) < 1e-5
+    assert float((data.latents[0] - expected[0]).abs().max()) < 1e-4
     with torch.no_grad():
         embeds, _, pooled, _ = pipeline.encode_prompt(
             row.caption, None, None, do_classifier_free_guidance=False, max_sequence_length=1

@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.tiny_pipeline import build_tiny_pipeline
 from tests.training.test_twinflow_objective import OPTIONS
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.encoded import EncodedData
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "base")
 
 
-def data_of(backbone: Sd3Backbone, rows: int = 8) -> EncodedData:
+def data_of(backbone: Backbone, rows: int = 8) -> EncodedData:
     generator = torch.Generator().manual_seed(1)
     caption = torch.arange(rows) % 2 + 1
     patterns = torch.randn((2, *backbone.latent_shape), generator=generator)

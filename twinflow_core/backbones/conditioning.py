@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+EMBEDS, POOLED, MASK = "prompt_embeds", "pooled_prompt_embeds", "prompt_mask"
+
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Prompt embeddings of a batch.
+    """Prompt embeddings of a batch; what a family does not have is None in every batch of it.
 
     Attributes:
         prompt_embeds: [B, T, D].
-        pooled: [B, P].
+        pooled: [B, P], or None.
+        mask: bool [B, T], true where a token counts, or None where all do.
     """
 
     prompt_embeds: Tensor
-    pooled: Tensor
+    pooled: Tensor | None = None
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         return self.prompt_embeds.shape[0]
 
     def __getitem__(self, rows: slice | Tensor) -> Conditioning:
-        return Conditioning(self.prompt_embeds[rows], self.pooled[rows])
+        return self._each(lambda part: part[rows])
 
     def repeat(self, rows: int) -> Conditioning:
         """One row's conditioning for `rows` rows, without copying memory."""
-        return Conditioning(self.prompt_embeds.expand(rows, -1, -1), self.pooled.expand(rows, -1))
+        return self._each(lambda part: part.expand(rows, *part.shape[1:]))
 
     def to(self, device: torch.device | str) -> Conditioning:
         """The same on another device."""
-        return Conditioning(self.prompt_embeds.to(device), self.pooled.to(device))
+        return self._each(lambda part: part.to(device))
 
     @staticmethod
     def cat(parts: list[Conditioning]) -> Conditioning:
-        """Rows of several batches, one after the other."""
+        """Rows of several batches of one family and one T, one after the other."""
         return Conditioning(
-            torch.cat([part.prompt_embeds for part in parts]), torch.cat([part.pooled for part in parts])
+            torch.cat([part.prompt_embeds for part in parts]),
+            _cat([part.pooled for part in parts]),
+            _cat([part.mask for part in parts]),
         )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The parts there are, by the names under which they are stored."""
+        parts = {EMBEDS: self.prompt_embeds, POOLED: self.pooled, MASK: self.mask}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @staticmethod
+    def of(tensors: Mapping[str, Tensor]) -> Conditioning:
+        """What `tensors` gave. Raises `KeyError` without prompt embeddings."""
+        return Conditioning(tensors[EMBEDS], tensors.get(POOLED), tensors.get(MASK))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
+        return Conditioning(
+            change(self.prompt_embeds),
+            None if self.pooled is None else change(self.pooled),
+            None if self.mask is None else change(self.mask),
+        )
+
+
+def _cat(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    if present and len(present) < len(parts):
+        raise ValueError("some of the batches have a part that others lack")
+    return torch.cat(present) if present else None

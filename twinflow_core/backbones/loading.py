@@ -8,11 +8,13 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.plain_folder import INDEX, read_index, require_plain
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
 
-FAMILIES = {"StableDiffusion3Pipeline": Sd3Backbone}
+# By the class that `model_index.json` names.
+FAMILIES: dict[str, type[Backbone]] = {family.pipeline_type.__name__: family for family in (Sd3Backbone,)}
 
 
 def pipeline_class(folder: Path) -> str:
@@ -33,7 +35,7 @@ def pipeline_class(folder: Path) -> str:
     return name
 
 
-def load_backbone(folder: Path) -> Sd3Backbone:
+def load_backbone(folder: Path) -> Backbone:
     """Load the pipeline in `folder` behind its family's backbone; refuses what `pipeline_class` refuses.
 
     Raises:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.evaluation.prompts import Prompt
 from twinflow_core.noise import image_noise
 from twinflow_core.progress import Reporter
@@ -25,7 +25,7 @@ def evaluation_key(prompt: Prompt, sample: int) -> str:
     return f"{prompt.id}/{sample}"
 
 
-def few_step_sampler(backbone: Sd3Backbone) -> Sampler:
+def few_step_sampler(backbone: Backbone) -> Sampler:
     """As many steps with F(x_t, t, 0) as there are noises; on a base model, its naive few-step use."""
 
     def sample(noises: Tensor, conditioning: Conditioning) -> Tensor:
@@ -34,7 +34,7 @@ def few_step_sampler(backbone: Sd3Backbone) -> Sampler:
     return sample
 
 
-def many_step_sampler(backbone: Sd3Backbone, steps: int, guidance: float) -> Sampler:
+def many_step_sampler(backbone: Backbone, steps: int, guidance: float) -> Sampler:
     """Euler steps along F(x_t, t, t) with guidance, from the first noise."""
     empty = backbone.encode_prompts([""])
 
@@ -42,16 +42,15 @@ def many_step_sampler(backbone: Sd3Backbone, steps: int, guidance: float) -> Sam
         return backbone.velocity(x_t, t, t, conditioning)
 
     def sample(noises: Tensor, conditioning: Conditioning) -> Tensor:
-        return sample_many_steps(
-            velocity, noises[0], conditioning, empty, backbone.pipeline.scheduler, steps, guidance
-        )
+        scheduler = backbone.many_step_scheduler(steps, noises.device)
+        return sample_many_steps(velocity, noises[0], conditioning, empty, scheduler, guidance)
 
     return sample
 
 
 @torch.no_grad()
 def generate_images(
-    backbone: Sd3Backbone,
+    backbone: Backbone,
     sampler: Sampler,
     prompts: Sequence[Prompt],
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from twinflow_core.backbones.sd3 import Sd3Backbone
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.evaluation.generation import Sampler, generate_images
 from twinflow_core.evaluation.prompts import Prompt
 from twinflow_core.evaluation.samples import Sample
@@ -17,7 +17,7 @@ from twinflow_core.params import EvaluateParams
 class TorchEvaluation:
     """A model, the prompts it draws, how many images of each, and who scores them."""
 
-    backbone: Sd3Backbone
+    backbone: Backbone
     scorer: Scorer
     prompts: Sequence[Prompt]
     options: EvaluateParams

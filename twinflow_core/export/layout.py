@@ -19,8 +19,8 @@ import onnx_ir as ir
 import torch
 from tokenizers import Tokenizer
 
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
 from twinflow_core.export.compose import denoiser_model, generator_model, text_model
 from twinflow_core.export.graphs import GivenTimeTransformer, SplitDecoder, SplitTextEncoder, TimeEmbedding
@@ -48,7 +48,7 @@ def graph_count(steps: Sequence[int]) -> int:
 
 def write_graphs(
     package: Path,
-    backbone: Sd3Backbone,
+    backbone: Backbone,
     steps: Sequence[int],
     opset: int,
     precision: Precision,
@@ -102,14 +102,13 @@ def write_graphs(
 
 
 def _trace_velocity(
-    backbone: Sd3Backbone, conditioning: Conditioning, time: TimeEmbedding, opset: int
+    backbone: Backbone, conditioning: Conditioning, time: TimeEmbedding, opset: int
 ) -> ir.Model:
     (embedding,) = time.at([1.0])
     inputs = {
         "hidden_states": torch.randn(EXAMPLE_BATCH, *backbone.latent_shape),
         "time_embedding": embedding.repeat(EXAMPLE_BATCH, 1),
-        "prompt_embeds": torch.randn_like(conditioning.prompt_embeds),
-        "pooled_prompt_embeds": torch.randn_like(conditioning.pooled),
+        **{name: torch.randn_like(part) for name, part in conditioning.tensors().items()},
     }
     return export_model(GivenTimeTransformer(backbone.pipeline.transformer), inputs, ["velocity"], opset)
 
@@ -122,7 +121,7 @@ def _trace_text_encoder(pipeline: Any, name: str, opset: int) -> ir.Model:
     return export_model(SplitTextEncoder(encoder), {"input_ids": ids}, outputs, opset)
 
 
-def write_configurations(package: Path, backbone: Sd3Backbone) -> None:
+def write_configurations(package: Path, backbone: Backbone) -> None:
     """model_index.json, each part's configuration, the scheduler, tokenizers that pad and cut."""
     pipeline = backbone.pipeline
     pipeline.save_config(package)

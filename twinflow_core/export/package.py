@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from twinflow_core.backbones.sd3 import Sd3Backbone
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.errors import TwinflowError
 from twinflow_core.export.layout import graph_count, write_configurations, write_graphs
 from twinflow_core.export.parity import measure_parity
@@ -34,7 +34,7 @@ LOWEST_PSNR = 35
 
 
 def build_package(
-    backbone: Sd3Backbone, package: Path, steps: Sequence[int], opset: int, precision: Precision = "fp32"
+    backbone: Backbone, package: Path, steps: Sequence[int], opset: int, precision: Precision = "fp32"
 ) -> None:
     """Fill an empty folder with a package. The same model gives the same bytes.
 
@@ -64,7 +64,7 @@ def build_package(
 
 
 def describe_package(
-    backbone: Sd3Backbone, package: Path, steps: Sequence[int], opset: int, precision: Precision
+    backbone: Backbone, package: Path, steps: Sequence[int], opset: int, precision: Precision
 ) -> PackageManifest:
     """The manifest of a package's present files."""
     config = backbone.pipeline.vae.config

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from twinflow_core.backbones.sd3 import Sd3Backbone
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.noise import image_noise
 from twinflow_core.runtime.loaded_package import LoadedPackage
 from twinflow_core.sampling.few_step import sample_few_steps
@@ -26,7 +26,7 @@ HIGHEST_PSNR = 200
 Array = NDArray[np.float32]
 
 
-def measure_parity(backbone: Sd3Backbone, generator: LoadedPackage) -> dict[str, float | int]:
+def measure_parity(backbone: Backbone, generator: LoadedPackage) -> dict[str, float | int]:
     """Compare images of all generators with torch's, on random and on all-zero noise, at batch 1 and 3.
 
     Args:
@@ -73,7 +73,7 @@ def _cases(steps: int, shape: tuple[int, int, int]) -> Iterator[tuple[Array, lis
         yield np.zeros((batch, steps, *shape), np.float32), rotated[0]
 
 
-def _torch_images(backbone: Sd3Backbone, noises: Array, prompts: list[str]) -> Array:
+def _torch_images(backbone: Backbone, noises: Array, prompts: list[str]) -> Array:
     """What evaluation draws: float32 [N, 3, H, W] in [0, 1]."""
     conditioning = backbone.encode_prompts(prompts)
     latents = sample_few_steps(

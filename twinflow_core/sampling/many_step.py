@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -22,32 +21,28 @@ def sample_many_steps(
     noise: Tensor,
     conditioning: Conditioning,
     empty: Conditioning,
-    scheduler: Any,
-    steps: int,
+    scheduler: FlowMatchEulerDiscreteScheduler,
     guidance: float,
 ) -> Tensor:
-    """Latents [B, C, H, W] after `steps` Euler steps.
+    """Latents [B, C, H, W] after the scheduler's Euler steps; with guidance each costs two evaluations.
 
     Args:
         velocity: the instantaneous velocity of the network.
         noise: [B, C, H, W], standard normal.
         conditioning: the prompts of the B rows.
         empty: the empty prompt, one row.
-        scheduler: the base model's own (its shift of times is part of the model); it is not changed.
-        steps: Euler steps; with guidance each costs two evaluations.
+        scheduler: set for its steps (`Backbone.many_step_scheduler`); this call uses it up.
         guidance: scale g of u + g (c - u); 1 samples without guidance at half the cost.
     """
-    own = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
-    own.set_timesteps(steps, device=noise.device)
     rows = len(noise)
     both = Conditioning.cat([conditioning, empty.repeat(rows)])
     x_t = noise
-    for timestep in own.timesteps:
+    for timestep in scheduler.timesteps:
         t = torch.full((rows,), float(timestep) / TIME_SCALE, dtype=noise.dtype, device=noise.device)
         if guidance == 1:
             v = velocity(x_t, t, conditioning)
         else:
             c, u = velocity(x_t.repeat(2, 1, 1, 1), t.repeat(2), both).chunk(2)
             v = u + guidance * (c - u)
-        x_t = own.step(v, timestep, x_t, return_dict=False)[0]
+        x_t = scheduler.step(v, timestep, x_t, return_dict=False)[0]
     return x_t

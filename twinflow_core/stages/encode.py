@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.data.decode import decode_rgb, fit_square
 from twinflow_core.data.shards import count_rows, read_rows
 from twinflow_core.data.splits import SPLITS, Split
@@ -45,15 +45,12 @@ def encode(params: Params, root: Path) -> None:
             save_file(rows, output / f"{split}.safetensors")
         _say_what_is_cut(backbone, list(numbers))
         conditioning = _encode_captions(backbone, list(numbers), params.encode.batch_size)
-        save_file(
-            {"prompt_embeds": conditioning.prompt_embeds, "pooled_prompt_embeds": conditioning.pooled},
-            output / "captions.safetensors",
-        )
+        save_file(conditioning.tensors(), output / "captions.safetensors")
         (output / "captions.json").write_text(json.dumps(list(numbers), indent=0) + "\n", encoding="utf-8")
 
 
 def _encode_images(
-    backbone: Sd3Backbone, prepared: Path, split: Split, params: Params, numbers: dict[str, int]
+    backbone: Backbone, prepared: Path, split: Split, params: Params, numbers: dict[str, int]
 ) -> dict[str, Tensor]:
     """Latents and caption numbers of a split; captions not met before get the next number."""
     latents: list[Tensor] = []
@@ -71,7 +68,7 @@ def _encode_images(
     return {"latents": torch.cat(latents).contiguous(), "caption": torch.tensor(captions)}
 
 
-def _encode_captions(backbone: Sd3Backbone, captions: list[str], batch_size: int) -> Conditioning:
+def _encode_captions(backbone: Backbone, captions: list[str], batch_size: int) -> Conditioning:
     parts: list[Conditioning] = []
     with Reporter("encode captions", len(captions)) as reporter:
         for first in range(0, len(captions), batch_size):
@@ -80,7 +77,7 @@ def _encode_captions(backbone: Sd3Backbone, captions: list[str], batch_size: int
     return Conditioning.cat(parts)
 
 
-def _say_what_is_cut(backbone: Sd3Backbone, captions: list[str]) -> None:
+def _say_what_is_cut(backbone: Backbone, captions: list[str]) -> None:
     cut = backbone.too_long(captions)
     if cut:
         read = backbone.pipeline.tokenizer_max_length

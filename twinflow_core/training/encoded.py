@@ -51,7 +51,7 @@ class EncodedData:
                 where=str(folder),
                 fix="Delete the folder and run the encode stage again.",
             ) from None
-        conditioning = Conditioning(captions["prompt_embeds"], captions["pooled_prompt_embeds"])
+        conditioning = Conditioning.of(captions)
         if len(known) != len(conditioning) or int(rows["caption"].max()) >= len(known):
             raise TwinflowError(
                 "The encoded captions do not fit the encoded rows.",

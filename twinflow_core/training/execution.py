@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from twinflow_core.backbones.sd3 import Sd3Velocity
+from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.training.step import Network, Networks
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -21,9 +21,7 @@ def reduced_precision(device: torch.device, precision: Precision) -> torch.autoc
     return torch.autocast(device.type, torch.bfloat16, enabled=short)
 
 
-def make_networks(
-    online: Sd3Velocity, averaged: Sd3Velocity, base: Sd3Velocity | None, compiled: bool
-) -> Networks:
+def make_networks(online: Velocity, averaged: Velocity, base: Velocity | None, compiled: bool) -> Networks:
     """The networks as a step calls them.
 
     Args:
@@ -31,7 +29,7 @@ def make_networks(
         compiled: whether to compile them. Row counts differ from call to call, so shapes are left open.
     """
 
-    def prepared(network: Sd3Velocity) -> Network:
+    def prepared(network: Velocity) -> Network:
         wrapped: Any = torch.compile(network, dynamic=True) if compiled else network
         return wrapped
 

@@ -12,8 +12,8 @@ import torch
 
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.lora import add_lora
-from twinflow_core.backbones.sd3 import Sd3Velocity
 from twinflow_core.backbones.target_time import sign_sensitivity
+from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.progress import Reporter
@@ -57,12 +57,12 @@ class Training:
 
     def __init__(
         self,
-        online: Sd3Velocity,
+        online: Velocity,
         data: EncodedData,
         options: FinetuneParams,
         resume: Resume,
         validation: EncodedData | None = None,
-        watch: Callable[[Sd3Velocity, int], None] | None = None,
+        watch: Callable[[Velocity, int], None] | None = None,
     ) -> None:
         self.online = _trainable(online.train(), options)
         self.averaged = online.copy()
@@ -78,7 +78,7 @@ class Training:
         self.finished_steps = 0
         self.log: list[dict[str, float]] = []
 
-    def run(self) -> Sd3Velocity:
+    def run(self) -> Velocity:
         """Train to the last step and return the averaged network.
 
         Raises:
@@ -189,7 +189,7 @@ class Training:
         self.log = parts["log"]
 
 
-def _trainable(online: Sd3Velocity, options: FinetuneParams) -> Sd3Velocity:
+def _trainable(online: Velocity, options: FinetuneParams) -> Velocity:
     """The network with what is to be trained marked: everything, or low-rank weights and the target time."""
     online.requires_grad_(True)
     if options.lora_rank:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import nn
 
-from twinflow_core.backbones.sd3 import Sd3Velocity
+from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.flow_matching_objective import FlowMatching
@@ -68,7 +68,7 @@ def needs_base(options: FinetuneParams) -> bool:
     return options.real_velocity == "base" or options.objective == "vsd"
 
 
-def make_objective(options: FinetuneParams, base: Sd3Velocity | None) -> Objective:
+def make_objective(options: FinetuneParams, base: Velocity | None) -> Objective:
     """The objective that the options name.
 
     Args:
@@ -88,7 +88,7 @@ def make_objective(options: FinetuneParams, base: Sd3Velocity | None) -> Objecti
     return objective
 
 
-def _by_name(options: FinetuneParams, base: Sd3Velocity | None) -> Objective:
+def _by_name(options: FinetuneParams, base: Velocity | None) -> Objective:
     if options.objective == "vsd":
         assert base is not None
         return Vsd(options, make_fake_score(base, options))

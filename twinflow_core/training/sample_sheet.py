@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from twinflow_core.backbones.sd3 import Sd3Backbone, Sd3Velocity
+from twinflow_core.backbones.backbone import Backbone
+from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.sampling.few_step import sample_few_steps
 from twinflow_core.training.draws import normal
 from twinflow_core.training.encoded import EncodedData
@@ -27,7 +28,7 @@ class SampleSheet:
         seed: of the noise.
     """
 
-    def __init__(self, backbone: Sd3Backbone, data: EncodedData, folder: Path, seed: int) -> None:
+    def __init__(self, backbone: Backbone, data: EncodedData, folder: Path, seed: int) -> None:
         self.backbone = backbone
         self.folder = folder
         captions = data.caption[torch.arange(PICTURES) % len(data)]
@@ -35,7 +36,7 @@ class SampleSheet:
         self.noises = [normal(seed, k, "sample sheet", (k, PICTURES, *data.latent_shape)) for k in STEPS]
 
     @torch.no_grad()
-    def draw(self, velocity: Sd3Velocity, step: int) -> None:
+    def draw(self, velocity: Velocity, step: int) -> None:
         """One sheet of the network as it is now."""
         device = next(velocity.parameters()).device
         conditioning = self.conditioning.to(device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from twinflow_core.backbones.lora import add_lora, merge_lora
-from twinflow_core.backbones.sd3 import Sd3Velocity
+from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.distribution_matching import distribution_matching_target
 from twinflow_core.flow.losses import squared_error
@@ -21,7 +21,7 @@ from twinflow_core.training.roles import Role
 from twinflow_core.training.step import MicroBatch, Networks, StepLoss
 
 
-def make_fake_score(base: Sd3Velocity, options: FinetuneParams) -> Sd3Velocity:
+def make_fake_score(base: Velocity, options: FinetuneParams) -> Velocity:
     """A network that starts as the base: with low-rank weights on the base's own, or a full copy."""
     if options.vsd.fake_score == "lora":
         fake = base.copy()
@@ -40,7 +40,7 @@ class Vsd:
 
     roles: tuple[Role, ...] = ("one_step", "fake")
 
-    def __init__(self, options: FinetuneParams, fake_score: Sd3Velocity) -> None:
+    def __init__(self, options: FinetuneParams, fake_score: Velocity) -> None:
         self.options = options
         self.own = fake_score
 

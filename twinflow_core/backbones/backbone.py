@@ -1,0 +1,104 @@
+"""A loaded pipeline with what the stages need of it, whatever its family."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.plain_folder import load_modules, read_index
+from twinflow_core.backbones.velocity import Velocity
+
+SIDECAR = Path("target_time") / "target_time.safetensors"
+
+
+class Backbone(ABC):
+    """What differs between families is in their subclasses: how to call, encode and decode.
+
+    Attributes:
+        family: the family's short name.
+        pipeline_type: its class of diffusers.
+        optional_parts: parts of that pipeline that a folder may leave out.
+        pipeline: the loaded pipeline.
+        velocity: its transformer.
+    """
+
+    family: ClassVar[str]
+    pipeline_type: ClassVar[Any]
+    optional_parts: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.velocity = self.make_velocity(pipeline.transformer)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Load a diffusers folder in float32; the target-time sidecar too where there is one."""
+        index = read_index(folder)
+        absent = {name: None for name in cls.optional_parts if index.get(name, [None])[0] is None}
+        pipeline = cls.pipeline_type.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, **load_modules(folder), **absent
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        backbone = cls(pipeline)
+        if (folder / SIDECAR).exists():
+            backbone.velocity.target_time.load_state_dict(load_file(folder / SIDECAR))
+        return backbone
+
+    def save(self, folder: Path) -> None:
+        """Write a stock diffusers folder, and beside it the sidecar that few-step sampling does not need."""
+        self.pipeline.save_pretrained(folder)
+        for path in folder.rglob("*.json"):
+            _forget_where_it_came_from(path)
+        (folder / SIDECAR).parent.mkdir()
+        save_file(self.velocity.target_time.state_dict(), folder / SIDECAR)
+
+    @abstractmethod
+    def make_velocity(self, transformer: Any) -> Velocity:
+        """The transformer behind this family's calling convention."""
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image's latents, not packed."""
+
+    @property
+    @abstractmethod
+    def resolution(self) -> int:
+        """Side of the square images, in pixels."""
+
+    @abstractmethod
+    def encode_prompts(self, prompts: list[str]) -> Conditioning:
+        """Embeddings of the prompts through the pipeline's own text encoders, which cut what is too long."""
+
+    @abstractmethod
+    def too_long(self, prompts: list[str]) -> int:
+        """How many prompts have more tokens than the text encoder reads."""
+
+    @abstractmethod
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Normalised latents (mode of the posterior) of images [B, 3, H, W] in [-1, 1]."""
+
+    @abstractmethod
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] of normalised latents."""
+
+    def many_step_scheduler(self, steps: int, device: torch.device) -> FlowMatchEulerDiscreteScheduler:
+        """Euler steps at the times that the model is sampled at, set for `steps`; timesteps are 1000 t."""
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipeline.scheduler.config)
+        scheduler.set_timesteps(steps, device=device)
+        return scheduler
+
+
+def _forget_where_it_came_from(path: Path) -> None:
+    """Drop the folder that diffusers notes in every config it loads: the same weights must give the same bytes."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(document, dict) and document.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
