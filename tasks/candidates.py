@@ -111,10 +111,8 @@ def _run_of(root: Path, text: str, store: ObjectStore) -> str:
         )
     if runs:
         return runs[0]
-    for identity in reversed(registry.decisions()):
-        decision = registry.decision(identity)
-        if decision["candidate"] == versions[0] and decision.get("run"):
-            return str(decision["run"])
+    if run := registry.judgements.run_that_made(versions[0]):
+        return run
     raise TwinflowError(
         f"No decision says which run made version {versions[0][:12]}.",
         where=f"the registry of {registry.model}",

@@ -84,7 +84,7 @@ def flat(document: Any, path: str = "") -> dict[str, Any]:
 
 def _of_version(registry: Registry, name: str, version: str) -> Side:
     manifest = registry.manifest(version)
-    run = _run_of(registry, version)
+    run = registry.judgements.run_that_made(version)
     return Side(
         name,
         run,
@@ -107,15 +107,6 @@ def _of_run(registry: Registry, name: str, record: RunRecord) -> Side:
         flat(manifest.lineage) if manifest else {},
         {file.path: file.sha256 for file in manifest.files} if manifest else {},
     )
-
-
-def _run_of(registry: Registry, version: str) -> str:
-    """The run that the latest decision about a version names; empty if none does."""
-    for identity in reversed(registry.decisions()):
-        decision = registry.decision(identity)
-        if decision["candidate"] == version and decision.get("run"):
-            return str(decision["run"])
-    return ""
 
 
 def _params(registry: Registry, run: str) -> dict[str, Any]:
