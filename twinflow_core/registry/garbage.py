@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from twinflow_core.registry.collecting import Sign
+from twinflow_core.registry.duties import duty
 from twinflow_core.registry.manifest import read_manifest
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.store import ObjectInfo
@@ -138,7 +139,7 @@ def collect(registry: Registry, dry_run: bool, guard: timedelta = GUARD) -> Coll
     if dry_run:
         return plan(survey(registry, guard), guard)
     sign = Sign(registry.store, registry.prefix)
-    with sign.raised():
+    with duty("remove anything", "admin"), sign.raised():
         # The survey comes after the sign: whoever publishes what it does not see finds the sign.
         found = survey(registry, guard)
         return _carry_out(registry, found, plan(found, guard), guard, sign)

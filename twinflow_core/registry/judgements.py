@@ -8,6 +8,7 @@ from typing import Any
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.registry.decision import may_be_about, new_decision_id, read_decision
+from twinflow_core.registry.duties import duty
 from twinflow_core.registry.faults import ObjectMissing, StoredObjectDamaged
 from twinflow_core.registry.manifest import canonical_json
 from twinflow_core.registry.names import require_name
@@ -41,6 +42,7 @@ class Judgements:
             Its id, which sorts by time.
 
         Raises:
+            NotThisIdentity: the store lets others alone record decisions.
             TwinflowError: a field is missing or wrong, or a number is not finite.
         """
         candidate = read_decision(document, "the decision to record").candidate
@@ -52,7 +54,9 @@ class Judgements:
             )
         identity = new_decision_id(candidate)
         body = canonical_json({**document, "id": identity, "model": self.model})
-        if not self.store.put(self._key(identity), body, if_absent=True):
+        with duty("record decisions of the gates", "trainer"):
+            created = self.store.put(self._key(identity), body, if_absent=True)
+        if not created:
             raise TwinflowError("This decision's id is taken.", where=self._key(identity), fix="Judge again.")
         return identity
 

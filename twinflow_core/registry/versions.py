@@ -12,6 +12,7 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.registry.collecting import Sign
 from twinflow_core.registry.digest import FileDigest
 from twinflow_core.registry.download import download_version
+from twinflow_core.registry.duties import duty
 from twinflow_core.registry.faults import ObjectMissing, StoredObjectDamaged
 from twinflow_core.registry.manifest import Manifest, PackageFile, describe_package, read_manifest
 from twinflow_core.registry.names import require_version
@@ -50,10 +51,16 @@ class Versions:
             The version: SHA-256 of its manifest, in hex.
 
         Raises:
+            NotThisIdentity: the store lets others alone publish.
             TwinflowError: the folder is missing, empty, or holds a link.
             StoredObjectDamaged: the store does not give back what was uploaded.
         """
         version, body, manifest = describe_package(package, self.model, lineage, metrics)
+        with duty("publish versions", "trainer"):
+            self._write(version, body, manifest, package)
+        return version
+
+    def _write(self, version: str, body: bytes, manifest: Manifest, package: Path) -> None:
         fresh_since = self.store.clock() - REFRESH_AFTER
         with ThreadPoolExecutor(TRANSFERS) as pool:
             # list: the first failure is raised here, before the manifest makes the version visible.
@@ -62,7 +69,6 @@ class Versions:
         self.store.put(key, body)
         self._require_kept(package, manifest, key, body)
         read_manifest(version, self.store.get(key), self.store.address(key))
-        return version
 
     def _require_kept(self, package: Path, manifest: Manifest, key: str, body: bytes) -> None:
         """Put back what a collection took that did not see this manifest; see `collecting.Sign`."""
