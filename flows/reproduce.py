@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.command import run_command
 from tasks.dvc import DvcTree, child_environment, share_cache, stage_order
+from tasks.dvc_remote import pull
 from tasks.git import require_repository
 from tasks.log import ProgressShown, run_log, say
 from tasks.run import training_lock
@@ -87,7 +88,7 @@ def reproduce(run: str, root: str = ".") -> Agreement:
 def _recompute(dvc: DvcTree, record: RunRecord, store: ObjectStore) -> Agreement:
     recorded = yaml.safe_load(store.get(run_key(record.id, "dvc.lock")))["stages"]
     names = [name for name in stage_order(dvc.tree) if name in recorded]
-    dvc.require("pull", *[name for name in names if name in PULLED], on_line=run_log().info)
+    pull(dvc, store, recorded, [name for name in names if name in PULLED], run_log().info)
     agreement = Agreement(record.id)
     for name in names:
         if name in PULLED:

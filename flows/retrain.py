@@ -39,6 +39,7 @@ from twinflow_core.gates.decision import Decision
 from twinflow_core.local.services import Services, up
 from twinflow_core.params import PARAMS_FILE, Params, load_params
 from twinflow_core.registry.channel import StaleDecision
+from twinflow_core.registry.duties import NotThisIdentity
 from twinflow_core.registry.permission import ApprovalMissing, RejectedByPerson
 from twinflow_core.registry.registry import ChannelHeld, Registry
 from twinflow_core.registry.s3 import make_s3_client
@@ -62,8 +63,13 @@ STATE_NAMES = {
     "needs-approval": "Needs approval",
 }
 NOTHING_TO_DO = "Nothing to do"
-# What a run comes to that passed both gates and is stopped by a person's word.
-STOPPED_BY = {ApprovalMissing: "needs-approval", ChannelHeld: "published", RejectedByPerson: "rejected"}
+# What a run comes to that passed both gates and is stopped by a person's word, or may not promote.
+STOPPED_BY = {
+    ApprovalMissing: "needs-approval",
+    ChannelHeld: "published",
+    NotThisIdentity: "published",
+    RejectedByPerson: "rejected",
+}
 LAST_JUDGED = "evaluate"
 # How often a run judges anew because the channel moved on while it judged.
 JUDGING_ATTEMPTS = 3
@@ -244,7 +250,7 @@ def _try_to_promote(run: Run, decisions: list[Decision]) -> bool:
             say(f"{error.what} Judging again.")
             record.state, record.reason = "rejected", error.what
             return False
-        except (ApprovalMissing, ChannelHeld, RejectedByPerson) as error:
+        except (ApprovalMissing, ChannelHeld, NotThisIdentity, RejectedByPerson) as error:
             record.state, record.reason = STOPPED_BY[type(error)], error.what
             return True
         record.state, record.reason = "promoted", f"{run.channel} serves it now."

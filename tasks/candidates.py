@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.dvc import DvcTree, child_environment, share_cache
+from tasks.dvc_remote import pull
 from tasks.git import git
 from tasks.log import run_log, say
 from tasks.run import LOG_FILE, Run
@@ -88,7 +89,8 @@ def _opened_run(
     dvc = DvcTree(tree, child_environment(root, tree, services.environment()), scratch / LOG_FILE)
     run = Run(root, params, snapshot, dvc, store, Registry(store, params.registry.model), record, scratch)
     say(f"Judging run {record.id}, version {record.version[:12] or 'none'}.")
-    dvc.require("pull", *[name for name in READ if name in run.locked()], on_line=run_log().info)
+    locked = run.locked()
+    pull(dvc, store, locked, [name for name in READ if name in locked], run_log().info)
     return run
 
 
@@ -111,10 +113,8 @@ def _run_of(root: Path, text: str, store: ObjectStore) -> str:
         )
     if runs:
         return runs[0]
-    for identity in reversed(registry.decisions()):
-        decision = registry.decision(identity)
-        if decision["candidate"] == versions[0] and decision.get("run"):
-            return str(decision["run"])
+    if run := registry.judgements.run_that_made(versions[0]):
+        return run
     raise TwinflowError(
         f"No decision says which run made version {versions[0][:12]}.",
         where=f"the registry of {registry.model}",

@@ -17,6 +17,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.dvc import REMOTE_PREFIX, cache_folder
+from tasks.dvc_remote import members, object_key
 from tasks.git import git
 from tasks.log import run_log
 from tasks.run import LOG_FILE, Run
@@ -125,11 +126,9 @@ def _objects_of(run: Run) -> dict[str, Path]:
         for out in stage.get("outs", []):
             hashes = [str(out["md5"])]
             if hashes[0].endswith(".dir"):
-                listing = json.loads((cache / hashes[0][:2] / hashes[0][2:]).read_text(encoding="utf-8"))
-                hashes += [entry["md5"] for entry in listing]
+                hashes += members((cache / hashes[0][:2] / hashes[0][2:]).read_bytes())
             for value in hashes:
-                place = f"{value[:2]}/{value[2:]}"
-                objects[f"{REMOTE_PREFIX}/files/md5/{place}"] = cache / place
+                objects[object_key(value)] = cache / value[:2] / value[2:]
     return objects
 
 

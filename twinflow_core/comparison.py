@@ -11,9 +11,9 @@ import yaml
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.registry.faults import ObjectMissing
-from twinflow_core.registry.lookup import find_version
+from twinflow_core.registry.lookup import find_version, what_serves
 from twinflow_core.registry.registry import Registry
-from twinflow_core.run_record import RunRecord, find_record, run_key
+from twinflow_core.run_record import NoSuchRun, RunRecord, find_record, run_key
 
 ABSENT = None
 
@@ -48,14 +48,20 @@ def find_side(root: Path, registry: Registry, text: str) -> Side:
     """A channel (what it serves), a version by the beginning of its name, or a run by beginning or end.
 
     Raises:
-        TwinflowError: nothing is called so, or several are.
+        TwinflowError: nothing is called so, several are, or a channel serves nothing yet.
     """
-    if text in registry.channels():
-        version = registry.head(text).version
-        return _of_version(registry, text, version or "")
+    if text in (registry.known or ()) or text in registry.channels():
+        return _of_version(registry, text, what_serves(registry, text))
     if any(version.startswith(text) for version in registry.versions()):
         return _of_version(registry, text, find_version(registry, text))
-    return _of_run(registry, text, find_record(root, registry.store, text))
+    try:
+        return _of_run(registry, text, find_record(root, registry.store, text))
+    except NoSuchRun:
+        raise TwinflowError(
+            f"Nothing is called `{text}`: no channel, no version and no run.",
+            where=registry.store.address(""),
+            fix="`twinflow history` shows channels and versions, `twinflow runs` lists runs.",
+        ) from None
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
@@ -84,7 +90,7 @@ def flat(document: Any, path: str = "") -> dict[str, Any]:
 
 def _of_version(registry: Registry, name: str, version: str) -> Side:
     manifest = registry.manifest(version)
-    run = _run_of(registry, version)
+    run = registry.judgements.run_that_made(version)
     return Side(
         name,
         run,
@@ -107,15 +113,6 @@ def _of_run(registry: Registry, name: str, record: RunRecord) -> Side:
         flat(manifest.lineage) if manifest else {},
         {file.path: file.sha256 for file in manifest.files} if manifest else {},
     )
-
-
-def _run_of(registry: Registry, version: str) -> str:
-    """The run that the latest decision about a version names; empty if none does."""
-    for identity in reversed(registry.decisions()):
-        decision = registry.decision(identity)
-        if decision["candidate"] == version and decision.get("run"):
-            return str(decision["run"])
-    return ""
 
 
 def _params(registry: Registry, run: str) -> dict[str, Any]:

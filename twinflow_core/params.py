@@ -129,12 +129,25 @@ class GatesParams(Section):
 
 
 class RegistryParams(Section):
-    """Where versions go, how far a run promotes on its own, and which channels ask for a person's approval."""
+    """Where versions go, how far a run promotes on its own, which channels there are, and which of them ask for a
+    person's approval."""
 
     model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
     promote_to: Literal["staging", "none"]
+    channels: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], ...] = (
+        "staging",
+        "production",
+    )
     approval: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], ...]
+
+    @model_validator(mode="after")
+    def _channels_exist(self) -> RegistryParams:
+        """A misspelt channel would be one that nobody guards."""
+        unknown = [name for name in ("staging", *self.approval) if name not in self.channels]
+        if unknown:
+            raise ValueError(f"registry.channels lacks `{unknown[0]}`")
+        return self
 
 
 class ServingParams(Section):

@@ -22,6 +22,10 @@ RUNS_PREFIX = "runs"
 DECIDED = ("promoted", "published", "rejected", "needs-approval")
 
 
+class NoSuchRun(TwinflowError):
+    """No run is called so."""
+
+
 @dataclass
 class StageRecord:
     """One stage of a run: `ran`, `restored` (from the run cache) or `unchanged`, and its seconds."""
@@ -187,12 +191,14 @@ def find_run_id(known: Iterable[str], text: str, store: ObjectStore) -> str:
     """The one of some run ids that begins or ends with a text.
 
     Raises:
-        TwinflowError: there is none, or there are several.
+        NoSuchRun: there is none.
+        TwinflowError: there are several.
     """
     fitting = [run_id for run_id in known if run_id.startswith(text) or run_id.endswith(text)]
     if len(fitting) == 1:
         return fitting[0]
-    raise TwinflowError(
+    kind = TwinflowError if fitting else NoSuchRun
+    raise kind(
         f"{len(fitting)} runs fit {text}." if fitting else f"There is no run {text}.",
         where=store.address(RUNS_PREFIX),
         fix="`twinflow runs` lists them.",

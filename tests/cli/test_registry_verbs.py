@@ -133,13 +133,54 @@ def test_the_past_and_the_health_of_a_registry(
     assert blob in problem
 
 
+def refusal(*arguments: str) -> TwinflowError:
+    """What `main` tells of a command that is refused."""
+    error = CliRunner().invoke(app, arguments).exception
+    assert isinstance(error, TwinflowError)
+    return error
+
+
+@pytest.mark.usefixtures("say")
+def test_a_slip_in_a_name_is_told_and_makes_no_channel(clone: Path, versions: list[str]) -> None:
+    for verb in (
+        ["hold", "--channel", "prodution", "--reason", "incident"],
+        ["approve", versions[1], "--channel", "prodution", "--reason", "fine"],
+        ["history", "--channel", "prodution"],
+        ["at", "2026-01-31", "--channel", "prodution"],
+    ):
+        error = refusal(*verb)
+        assert (error.what, "`production`" in error.fix) == ("There is no channel `prodution`.", True)
+    assert open_registry(clone).channels() == ["staging"]
+    assert "no channel, no version and no run" in refusal("compare", "staging", "nope").what
+    assert "serves nothing yet" in refusal("compare", "staging", "production").what
+    assert "--reason" in refusal("hold", "--reason", " ").fix
+
+
+def test_a_channel_that_the_parameters_no_longer_name_keeps_its_past(
+    clone: Path, versions: list[str], say: Callable[..., Any]
+) -> None:
+    model = open_registry(clone).model
+    Registry(open_registry(clone).store, model).hold("canary", **WHO)
+    assert say("history", "--channel", "canary")["canary"][0]["action"] == "hold"
+    assert say("release", "--channel", "canary", "--reason", "over")["held"] is False
+
+
+def test_people_are_told_what_they_may_do_next(
+    clone: Path, versions: list[str], say: Callable[..., Any]
+) -> None:
+    told = CliRunner().invoke(app, ["reject", "--channel", "staging", "--reason", "too red"]).stdout
+    assert "staging serves it still: twinflow rollback --channel staging" in told
+    told = CliRunner().invoke(app, ["compare", "staging", "staging"]).stdout.splitlines()
+    assert told[2:] == ["metrics: the same", "params: the same", "lineage: the same", "files: the same"]
+
+
 @pytest.mark.xdist_group("pipeline")
 def test_an_approved_version_goes_to_production_by_command(
     clone: Path, versions: list[str], services: Services
 ) -> None:
     env = {**services.environment(), "PYTHONPATH": str(REPOSITORY)}
     done = twinflow(clone, "promote", "--json", env=env)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert "registry.approval asks for a person's approval" in json.loads(done.stdout)["error"]["what"]
     answer = f"from flows.promote import approve; approve({versions[1]!r}, 'looks right', who='grace')"
     command = [sys.executable, "-c", answer]

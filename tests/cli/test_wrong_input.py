@@ -52,6 +52,7 @@ def edit(path: Path, change: Callable[[dict], None]) -> None:
             ["gates.quality.shapes.0", "`counting`"],
         ),
         (lambda p: p["registry"].update(bucket="NO"), ["registry.bucket"]),
+        (lambda p: p["registry"].update(approval=["prodution"]), ["registry.channels lacks `prodution`"]),
     ],
 )
 def test_wrong_parameters(clone: Path, change: Callable[[dict], None], words: list[str]) -> None:

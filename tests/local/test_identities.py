@@ -11,7 +11,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from twinflow_core.errors import TwinflowError
+from twinflow_core.local.doctor import check_s3
 from twinflow_core.local.seaweedfs import connection_as, seaweedfs_record
+from twinflow_core.registry import conditional_writes
+from twinflow_core.registry.duties import NotThisIdentity
+from twinflow_core.registry.garbage import collect
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.s3 import S3Connection, make_s3_client
 from twinflow_core.registry.store import ObjectStore
@@ -112,18 +116,37 @@ def test_a_trainer_publishes_and_a_promoter_approves_and_promotes(
     decision = trainer.record_decision(
         {"candidate": version, "channel": "staging", "generation": 0, "outcome": "promote"}
     )
-    with pytest.raises(TwinflowError, match="denies access"):
+    with pytest.raises(NotThisIdentity, match="may not approve candidates"):
         trainer.approve("staging", version, "the trainer", "trust me")
     promoter.approve("staging", version, "ada", "looks right")
-    with pytest.raises(TwinflowError, match="denies access"):
+    with pytest.raises(NotThisIdentity, match="may not change the channel staging") as refused:
         trainer.promote("staging", version, decision, 0, "the trainer", "trust me")
+    assert "promoter" in refused.value.fix
     assert trainer.head("staging").version is None
     promoter.promote("staging", version, decision, 0, "ada", "looks right")
     assert trainer.head("staging").version == version
-    with pytest.raises(TwinflowError, match="denies access"):
+    with pytest.raises(NotThisIdentity, match="may not record decisions"):
         promoter.record_decision(
             {"candidate": version, "channel": "staging", "generation": 1, "outcome": "promote"}
         )
-    with pytest.raises(TwinflowError, match="denies access"):
+    with pytest.raises(NotThisIdentity, match="may not publish versions"):
+        promoter.publish(tmp_path, {"another": "version"}, {})
+    with pytest.raises(NotThisIdentity, match="may not change the channel staging"):
         trainer.hold("staging", "the trainer", "mine")
+    for each in (trainer, promoter):
+        with pytest.raises(NotThisIdentity, match="may not remove anything"):
+            collect(each, dry_run=False)
     promoter.hold("staging", "ada", "incident")
+
+
+def test_the_doctor_tells_a_trainer_what_it_may_not(
+    service_root: Path, as_role: Callable[[str], ObjectStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditional_writes, "_known", {})
+    folder = service_root / ".twinflow" / "services"
+    running = seaweedfs_record(folder)
+    assert running is not None
+    for name, value in connection_as(folder, running, "trainer").environment().items():
+        monkeypatch.setenv(name, value)
+    found = check_s3(service_root)
+    assert (found.state, "may not approve" in found.found) == ("note", True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from twinflow_core.errors import TwinflowError
+from twinflow_core.errors import ExitCode, TwinflowError
 from twinflow_core.registry import answers
 from twinflow_core.registry.answers import Answer
 from twinflow_core.registry.channel import Entry, StaleDecision
@@ -193,3 +193,20 @@ def test_an_answer_says_who_and_why(registry: Registry, tmp_path: Path) -> None:
         registry.reject("production", version, "ada", " ")
     with pytest.raises(TwinflowError, match="never published"):
         registry.reject("production", "0" * 64, "ada", "no")
+
+
+def test_a_no_exits_otherwise_than_a_slip(guarded: Registry, tmp_path: Path) -> None:
+    version = _publish(guarded, tmp_path, "a")
+    refused = {
+        _decide(guarded, version, outcome="reject"): ExitCode.REJECTED,
+        _decide(guarded, version, outcome="needs-approval"): ExitCode.REJECTED,
+        _decide(guarded, version, mode="dry-run"): ExitCode.WRONG_INPUT,
+    }
+    for decision, code in refused.items():
+        with pytest.raises(TwinflowError) as told:
+            guarded.promote("staging", version, decision, 0, **WHO)
+        assert told.value.code == code
+    guarded.reject("staging", version, **WHO)
+    with pytest.raises(RejectedByPerson) as no:
+        guarded.promote("staging", version, _decide(guarded, version), 0, **WHO)
+    assert no.value.code == ExitCode.REJECTED

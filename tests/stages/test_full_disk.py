@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from twinflow_core.params import Params
 from twinflow_core.stages.base import base
 from twinflow_core.stages.encode import encode
 from twinflow_core.stages.entry import ERROR_FILE_VARIABLE, run_stage
+from twinflow_core.stages.export import export
 from twinflow_core.stages.finetune import finetune
 from twinflow_core.stages.prepare import prepare
 from twinflow_core.stages.raw import raw
@@ -80,6 +82,24 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(
     assert content(line) == before
     assert not list(line.rglob("*.partial"))
     run_stage(stage)
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_an_export_and_leaves_nothing(
+    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "params.yaml").write_text((REPOSITORY / "tests/params.tiny.yaml").read_text())
+    shutil.copytree(tiny_pipeline, tmp_path / "models/candidate")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "state"))
+    with full_disk(), pytest.raises(SystemExit) as ended:
+        run_stage(export)
+    assert ended.value.code == ExitCode.INFRASTRUCTURE
+    assert "cannot be written" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "state") == [
+        "models",
+        "params.yaml",
+    ]
 
 
 def test_what_nobody_foresaw_is_told_even_where_no_log_can_be_written() -> None:

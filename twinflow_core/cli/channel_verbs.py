@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from twinflow_core.cli.output import Json, find_root, print_document
-from twinflow_core.cli.registry_verbs import Actor, Channel, Reason, Version, what_serves
+from twinflow_core.cli.registry_verbs import Actor, Channel, Reason, Version
 
 if TYPE_CHECKING:
     from twinflow_core.registry.answers import Answer
@@ -45,6 +45,8 @@ def reject(
     registry = _registry()
     chosen = _chosen(registry, version)
     _tell_answer(registry.reject(channel, chosen, _who(actor), reason), as_json)
+    if not as_json and registry.head(channel).version == chosen:
+        typer.echo(f'{channel} serves it still: twinflow rollback --channel {channel} --reason "..."')
 
 
 def hold(reason: Reason, channel: Channel = "production", actor: Actor = "", as_json: Json = False) -> None:
@@ -72,7 +74,7 @@ def _who(named: str) -> str:
 
 
 def _chosen(registry: Registry, text: str) -> str:
-    from twinflow_core.registry.lookup import find_version
+    from twinflow_core.registry.lookup import find_version, what_serves
 
     return find_version(registry, text) if text else what_serves(registry, "staging")
 

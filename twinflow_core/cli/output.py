@@ -47,11 +47,14 @@ def print_error(error: TwinflowError, as_json: bool) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table for people on standard output."""
+    """A table for people on standard output; its title alone where there are no rows."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    Console().print(title, style="italic", highlight=False, markup=False)
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from twinflow_core.cli.child import run_flow
 from twinflow_core.cli.output import Json, find_root, print_document, print_table
-from twinflow_core.errors import TwinflowError
-
-if TYPE_CHECKING:
-    from twinflow_core.registry.registry import Registry
 
 Channel = Annotated[str, typer.Option(help="staging, production, or a channel of your own.")]
 Version = Annotated[str, typer.Argument(help="A version or its beginning; without it, what staging serves.")]
@@ -95,7 +91,7 @@ def generate(
 
     from twinflow_core.home import state_home
     from twinflow_core.local.services import open_registry
-    from twinflow_core.registry.lookup import find_version
+    from twinflow_core.registry.lookup import find_version, what_serves
     from twinflow_core.runtime.loaded_package import LoadedPackage
 
     root = find_root()
@@ -109,18 +105,6 @@ def generate(
         print_document({"image": str(out), "version": chosen, "seed": seed, "steps": steps})
     else:
         typer.echo(f"{out} (version {chosen[:12]}, seed {seed}, {steps} step{'s' if steps > 1 else ''})")
-
-
-def what_serves(registry: Registry, channel: str) -> str:
-    """The version that a channel serves. Raises `TwinflowError` if there is none."""
-    version = registry.head(channel).version
-    if version is None:
-        raise TwinflowError(
-            f"{channel} serves nothing yet.",
-            where=f"the registry of {registry.model}",
-            fix="`make retrain` promotes to staging if the gates pass; `twinflow promote` to production.",
-        )
-    return version
 
 
 def _run_promote_flow(arguments: list[str], as_json: bool) -> None:

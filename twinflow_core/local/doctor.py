@@ -17,6 +17,7 @@ from twinflow_core.local.finding import Finding, ask, ask_python
 from twinflow_core.local.services import PREFECT_VARIABLE, running_prefect, running_store
 from twinflow_core.params import PARAMS_FILE, load_params
 from twinflow_core.registry.conditional_writes import probe_conditional_writes
+from twinflow_core.registry.faults import AccessDenied
 
 OLDEST_PYTHON = (3, 11)
 # The default job writes about 1 GiB; the rest is room for a second run and the services.
@@ -129,8 +130,11 @@ def check_s3(root: Path) -> Finding:
     if store is None:
         return Finding("S3", "note", NOT_STARTED)
     store.ensure_bucket(create=False)
-    found = probe_conditional_writes(store)
     place = f"{store.address('')} at {store.endpoint}"
+    try:
+        found = probe_conditional_writes(store)
+    except AccessDenied:
+        return Finding("S3", "note", f"{place}; this identity may not approve, promote, hold or roll back")
     if not found.work:
         return Finding(
             "S3",

@@ -99,7 +99,7 @@ def open_store(root: Path, say: Say = say_on_stderr) -> ObjectStore:
 def open_registry(root: Path, say: Say = say_on_stderr) -> Registry:
     """The registry of the model that params.yaml names, in its bucket."""
     params = load_params(root / PARAMS_FILE).registry
-    return Registry(open_store(root, say), params.model, params.approval)
+    return Registry(open_store(root, say), params.model, params.approval, params.channels)
 
 
 def running_store(root: Path) -> ObjectStore | None:

@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from twinflow_core.errors import TwinflowError
 from twinflow_core.registry.channel import StaleDecision
 from twinflow_core.registry.conditional_writes import require_conditional_writes
+from twinflow_core.registry.duties import duty
 from twinflow_core.registry.faults import StoredObjectDamaged
 from twinflow_core.registry.manifest import Record, Sha256, canonical_json
 from twinflow_core.registry.names import require_name, require_version
@@ -111,14 +112,16 @@ class Answers:
 
         Raises:
             StaleDecision: somebody else answered at the same moment.
+            NotThisIdentity: the store lets others alone answer.
             TwinflowError: actor or reason is empty.
         """
         for name, text in (("actor", actor), ("reason", why)):
             if not text.strip():
                 raise TwinflowError(
-                    f"The {name} is empty.", where=f"{word} {version[:12]}", fix=f"Say the {name}."
+                    f"The {name} is empty.", where=f"{word} {version[:12]}", fix=f'Say it: --{name} "..."'
                 )
-        require_conditional_writes(self.store)
+        with duty(f"{word} candidates", "promoter"):
+            require_conditional_writes(self.store)
         now = datetime.now(UTC)
         identity, sha256 = decision or (None, None)
         answer = Answer(
@@ -136,7 +139,9 @@ class Answers:
             nonce=uuid4().hex,
         )
         key = f"{self._folder(version, channel)}{answer.number:0{NUMBER_DIGITS}d}.json"
-        if not self.store.put(key, canonical_json(answer.model_dump(mode="json")), if_absent=True):
+        with duty(f"{word} candidates", "promoter"):
+            created = self.store.put(key, canonical_json(answer.model_dump(mode="json")), if_absent=True)
+        if not created:
             raise StaleDecision(
                 "Somebody else answered about this candidate at the same moment.",
                 where=self.store.address(key),

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.registry.conditional_writes import require_conditional_writes
+from twinflow_core.registry.duties import duty
 from twinflow_core.registry.faults import ObjectMissing, StoredObjectDamaged
 from twinflow_core.registry.manifest import Record, Sha256, canonical_json
 from twinflow_core.registry.store import ObjectStore
@@ -164,14 +165,16 @@ class Channel:
         Raises:
             StaleDecision: somebody else created that entry first.
             StoredObjectDamaged: the log once was longer: an entry after `head` is lost.
+            NotThisIdentity: the store lets others alone change this channel.
             TwinflowError: the store's conditional writes do not work, or actor or reason is empty.
         """
         for name, text in (("actor", actor), ("reason", reason)):
             if not text.strip():
                 raise TwinflowError(
-                    f"The {name} is empty.", where=f"{action} on {self.prefix}", fix=f"Say the {name}."
+                    f"The {name} is empty.", where=f"{action} on {self.prefix}", fix=f'Say it: --{name} "..."'
                 )
-        require_conditional_writes(self.store)
+        with duty(self._changing(), "promoter"):
+            require_conditional_writes(self.store)
         self._require_nothing_lost_after(head)
         entry = Entry(
             generation=(head.generation if head else 0) + 1,
@@ -187,7 +190,9 @@ class Channel:
             nonce=uuid4().hex,
         )
         body = canonical_json(entry.model_dump(mode="json"))
-        if not self.store.put(self._key(entry.generation), body, if_absent=True):
+        with duty(self._changing(), "promoter"):
+            created = self.store.put(self._key(entry.generation), body, if_absent=True)
+        if not created:
             raise StaleDecision(
                 f"Somebody else changed the channel first: generation {entry.generation} exists already.",
                 where=self.store.address(self._key(entry.generation)),
@@ -195,6 +200,9 @@ class Channel:
             )
         self._point_at(entry)
         return entry
+
+    def _changing(self) -> str:
+        return f"change the channel {PurePosixPath(self.prefix).name}"
 
     def _require_nothing_lost_after(self, head: Entry | None) -> None:
         """Refuse to fill the place of an entry that the store lost: the log would tell another past."""
@@ -272,5 +280,5 @@ def version_to_return_to(channel: str, entries: list[Entry], to: str | None) -> 
         if to
         else f"{channel} has nothing to go back to.",
         where=f"{channel}, generation {len(entries)}",
-        fix="See `twinflow history` for what it has served.",
+        fix="`twinflow history` shows what it has served; `twinflow rollback --to VERSION` goes to any of it.",
     )

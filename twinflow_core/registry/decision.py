@@ -11,6 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from twinflow_core.errors import TwinflowError
 from twinflow_core.registry.manifest import Sha256
 
+SUBJECT_DIGITS = 16
+
 
 class Decision(BaseModel):
     """The part of a decision that promotion depends on; rules, numbers and intervals lie beside it.
@@ -45,6 +47,23 @@ def read_decision(document: dict[str, Any], where: str) -> Decision:
         ) from None
 
 
-def new_decision_id() -> str:
-    """A name for a decision that sorts by time: YYYYMMDD-HHMMSS-<8 hex digits>."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:8]}"
+def new_decision_id(candidate: str | None) -> str:
+    """A name for a decision: YYYYMMDD-HHMMSS-<12 hex digits: microseconds, chance>-<whom it is about>.
+
+    It sorts by time, and a listing of names tells which decisions a version's promotion has to read.
+    """
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond:05x}{uuid4().hex[:7]}-{_subject(candidate)}"
+
+
+def may_be_about(identity: str, candidate: str) -> bool:
+    """Whether a decision of this name can be about a version; only its record says that it is.
+
+    The oldest records have names that end after the random digits and tell nothing.
+    """
+    parts = identity.split("-")
+    return len(parts) <= 3 or parts[-1] == _subject(candidate)
+
+
+def _subject(candidate: str | None) -> str:
+    return candidate[:SUBJECT_DIGITS] if candidate else "unpublished"

@@ -36,6 +36,10 @@ class ObjectMissing(TwinflowError):
     """There is no object at this key."""
 
 
+class AccessDenied(TwinflowError):
+    """The S3 server knows the credentials, and does not permit this."""
+
+
 class NotSupported(TwinflowError):
     """The S3 server does not implement what was asked of it."""
 
@@ -68,7 +72,8 @@ def explained(where: str, endpoint: str) -> Iterator[None]:
 
     Raises:
         ObjectMissing: no such key.
-        TwinflowError: wrong or missing credentials, no permission, no such bucket, an unusable address.
+        AccessDenied: no permission.
+        TwinflowError: wrong or missing credentials, no such bucket, an unusable address.
         InfrastructureError: the server cannot be reached, answers too late, or fails.
     """
     try:
@@ -110,7 +115,7 @@ def _explain_refusal(error: ClientError, where: str, endpoint: str) -> TwinflowE
             f"The S3 server refuses the credentials ({code}).", where=place, fix=_CREDENTIAL_FIXES[code]
         )
     if status in (401, 403):
-        return TwinflowError(
+        return AccessDenied(
             f"The S3 server denies access ({code}).",
             where=place,
             fix="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that this identity may do it.",

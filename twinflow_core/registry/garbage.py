@@ -2,7 +2,8 @@
 
 First a version's manifest is set aside under `removed/`; its blobs stay. A later collection, at least the
 guard after that, deletes the blobs that no manifest names any more. Until then a version that a log or an open
-decision reaches again gets its manifest back. Logs, decisions, answers and runs are never removed.
+decision reaches again gets its manifest back. What is published meanwhile puts back itself what it lost, see
+`registry.collecting`. Logs, decisions, answers and runs are never removed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from twinflow_core.registry.collecting import Sign
+from twinflow_core.registry.duties import duty
 from twinflow_core.registry.manifest import read_manifest
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.store import ObjectInfo
@@ -60,20 +63,23 @@ class Collection:
     later_bytes: int
 
 
-def reached_versions(registry: Registry, now: datetime) -> frozenset[str]:
+def reached_versions(registry: Registry, now: datetime, guard: timedelta) -> frozenset[str]:
     """The versions that a log has ever named, and those that an open decision or approval may promote.
+
+    What expired within the guard counts as open: a promotion that rests on it may be under way, or go by a
+    clock that is behind.
 
     Raises:
         TwinflowError: a log, a decision or an answer cannot be read: nothing may be removed then.
     """
     logged = {entry.version for channel in registry.channels() for entry in registry.history(channel)}
     decisions = [each.decision for each in registry.judgements.all()]
-    judged = {decision.candidate for decision in decisions if decision.is_open(now)}
-    approved = {answer.candidate for answer in registry.answers.all() if answer.is_open(now)}
+    judged = {decision.candidate for decision in decisions if decision.is_open(now - guard)}
+    approved = {answer.candidate for answer in registry.answers.all() if answer.is_open(now - guard)}
     return frozenset(version for version in logged | judged | approved if version)
 
 
-def survey(registry: Registry) -> Survey:
+def survey(registry: Registry, guard: timedelta) -> Survey:
     """Read what there is, and what reaches it. Raises as `reached_versions`, also for a damaged manifest."""
     now = registry.store.clock()
     # Blobs before manifests: a publish writes them in this order, so no manifest is seen without its blobs.
@@ -83,7 +89,7 @@ def survey(registry: Registry) -> Survey:
     for version, info in {**aside, **manifests}.items():
         manifest = read_manifest(version, registry.store.get(info.key), registry.store.address(info.key))
         files[version] = frozenset(file.sha256 for file in manifest.files)
-    return Survey(now, reached_versions(registry, now), manifests, aside, blobs, files)
+    return Survey(now, reached_versions(registry, now, guard), manifests, aside, blobs, files)
 
 
 def plan(found: Survey, guard: timedelta) -> Collection:
@@ -126,28 +132,40 @@ def collect(registry: Registry, dry_run: bool, guard: timedelta = GUARD) -> Coll
             that it finds older than half of this, so that what is in flight is always younger.
 
     Raises:
-        TwinflowError: something cannot be read, so that it is not known what is reached; nothing is removed.
+        TwinflowError: another collection is at work, or something cannot be read, so that it is not known what
+            is reached; nothing is removed.
+        InfrastructureError: it took too long, or was overtaken; what was removed until then is right.
     """
-    found = survey(registry)
-    chosen = plan(found, guard)
     if dry_run:
-        return chosen
+        return plan(survey(registry, guard), guard)
+    sign = Sign(registry.store, registry.prefix)
+    with duty("remove anything", "admin"), sign.raised():
+        # The survey comes after the sign: whoever publishes what it does not see finds the sign.
+        found = survey(registry, guard)
+        return _carry_out(registry, found, plan(found, guard), guard, sign)
+
+
+def _carry_out(
+    registry: Registry, found: Survey, chosen: Collection, guard: timedelta, sign: Sign
+) -> Collection:
     store, published = registry.store, registry.published
     for version in chosen.restored:
         _restore(registry, version)
     for version in chosen.set_aside:
         store.put(_aside_key(registry, version), store.get(published.manifest_key(version)))
+        sign.require()
         store.delete(published.manifest_key(version))
     # Whoever decided or promoted while the manifests went: theirs come back.
-    reached = reached_versions(registry, store.clock())
-    late = reached.intersection(chosen.set_aside)
+    late = reached_versions(registry, store.clock(), guard).intersection(chosen.set_aside)
     for version in late:
         _restore(registry, version)
     for blob in chosen.blobs:
         present = store.head(published.blob_key(blob))
         if present is not None and present.modified < found.now - guard:
+            sign.require()
             store.delete(present.key)
     for version in chosen.forgotten:
+        sign.require()
         store.delete(_aside_key(registry, version))
     return replace(
         chosen,

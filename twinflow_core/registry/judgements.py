@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from twinflow_core.errors import TwinflowError
-from twinflow_core.registry.decision import new_decision_id, read_decision
+from twinflow_core.registry.decision import may_be_about, new_decision_id, read_decision
+from twinflow_core.registry.duties import duty
 from twinflow_core.registry.faults import ObjectMissing, StoredObjectDamaged
 from twinflow_core.registry.manifest import canonical_json
 from twinflow_core.registry.names import require_name
@@ -41,18 +42,21 @@ class Judgements:
             Its id, which sorts by time.
 
         Raises:
+            NotThisIdentity: the store lets others alone record decisions.
             TwinflowError: a field is missing or wrong, or a number is not finite.
         """
-        read_decision(document, "the decision to record")
+        candidate = read_decision(document, "the decision to record").candidate
         if document.get("model", self.model) != self.model:
             raise TwinflowError(
                 f"The decision is about {document['model']!r}, not {self.model!r}.",
                 where="the decision to record",
                 fix="Record it in the registry of its own model.",
             )
-        identity = new_decision_id()
+        identity = new_decision_id(candidate)
         body = canonical_json({**document, "id": identity, "model": self.model})
-        if not self.store.put(self._key(identity), body, if_absent=True):
+        with duty("record decisions of the gates", "trainer"):
+            created = self.store.put(self._key(identity), body, if_absent=True)
+        if not created:
             raise TwinflowError("This decision's id is taken.", where=self._key(identity), fix="Judge again.")
         return identity
 
@@ -90,6 +94,20 @@ class Judgements:
         with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(self.get, self.ids()))
 
+    def of(self, version: str) -> list[Judgement]:
+        """The decisions about a version, oldest first; reads those that may be about it alone.
+
+        Raises `TwinflowError` if one of these cannot be read.
+        """
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(self.get, [each for each in self.ids() if may_be_about(each, version)])
+            return [each for each in found if each.decision.candidate == version]
+
+    def run_that_made(self, version: str) -> str:
+        """The run that the latest decision about a version names; empty if none does. Raises as `of`."""
+        runs = (str(self.document(each.id).get("run") or "") for each in reversed(self.of(version)))
+        return next(filter(None, runs), "")
+
     def about(self, version: str, channel: str, since: int) -> Judgement:
         """The decision that speaks for or against a version on a channel.
 
@@ -102,7 +120,7 @@ class Judgements:
         Raises:
             TwinflowError: the gates never judged this version.
         """
-        found = [each for each in self.all() if each.decision.candidate == version]
+        found = self.of(version)
         if not found:
             raise TwinflowError(
                 f"Version {version[:12]} was never judged: it can be neither approved nor promoted.",

@@ -1,4 +1,4 @@
-"""Finding a version by the beginning of its name, as people write it."""
+"""Finding a version by what people call it: the beginning of its name, or the channel that serves it."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ def find_version(registry: Registry, beginning: str) -> str:
         where=f"the registry of {registry.model}",
         fix="`twinflow runs` and `twinflow history` show versions.",
     )
+
+
+def what_serves(registry: Registry, channel: str) -> str:
+    """The version that a channel serves. Raises `TwinflowError` if there is none."""
+    version = registry.head(channel).version
+    if version is None:
+        raise TwinflowError(
+            f"{channel} serves nothing yet.",
+            where=f"the registry of {registry.model}",
+            fix="`make retrain` promotes to staging if the gates pass; `twinflow promote` to production.",
+        )
+    return version

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 
 from twinflow_core.errors import TwinflowError
 
@@ -18,6 +20,19 @@ def require_name(kind: str, name: str) -> None:
             where=kind,
             fix="Use lower-case letters, digits and dashes, at most 63.",
         )
+
+
+def require_one_of(kind: str, name: str, known: Sequence[str]) -> None:
+    """Refuse a name that is none of those there are, with the nearest of them."""
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1)
+    meant = f"Did you mean `{close[0]}`? " if close else ""
+    raise TwinflowError(
+        f"There is no {kind} `{name}`.",
+        where=", ".join(dict.fromkeys(known)),
+        fix=f"{meant}A new one has to be named in params.yaml: registry.{kind}s.",
+    )
 
 
 def require_version(version: str) -> None:

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from twinflow_core.errors import TwinflowError
+from twinflow_core.errors import ExitCode, TwinflowError
 from twinflow_core.registry.answers import Answer
 from twinflow_core.registry.channel import StaleDecision
 from twinflow_core.registry.decision import Decision, read_decision
 from twinflow_core.registry.manifest import canonical_json
-
-JUDGE_AGAIN = "Judge the candidate again."
 
 
 class ApprovalMissing(TwinflowError):
@@ -44,20 +42,34 @@ def read_judgement(identity: str, document: dict[str, Any]) -> Judgement:
     return Judgement(identity, hashlib.sha256(canonical_json(document)).hexdigest(), decision)
 
 
+def judge_again(judgement: Judgement) -> str:
+    """What to do about a decision that no longer holds."""
+    return f"`twinflow judge {(judgement.decision.candidate or '')[:12]}` judges it again."
+
+
 def require_passed(judgement: Judgement, version: str) -> None:
     """Refuse a decision about something else, a rejection, and a dry run. Raises `TwinflowError`."""
     decision = judgement.decision
-    for name, found, wanted in (
-        ("candidate", decision.candidate, version),
-        ("outcome", decision.outcome, "promote" if decision.outcome == "reject" else decision.outcome),
-        ("mode", decision.mode, "enforce"),
-    ):
-        if found != wanted:
-            raise TwinflowError(
-                f"The decision does not allow this promotion: its {name} is {found!r}, not {wanted!r}.",
-                where=judgement.where,
-                fix="Judge this candidate for this channel, with gates.mode: enforce.",
-            )
+    if decision.candidate != version:
+        raise _not_allowed(judgement, "candidate", decision.candidate, version, "Judge this version.")
+    if decision.outcome == "reject":
+        fix = f"Choose another version. {judge_again(judgement)}"
+        raise _not_allowed(judgement, "outcome", "reject", "promote", fix, ExitCode.REJECTED)
+    if decision.mode != "enforce":
+        fix = "Set gates.mode: enforce in params.yaml; `twinflow retrain` then judges again without training."
+        raise _not_allowed(judgement, "mode", decision.mode, "enforce", fix)
+
+
+def _not_allowed(
+    judgement: Judgement,
+    name: str,
+    found: str | None,
+    wanted: str,
+    fix: str,
+    code: ExitCode = ExitCode.WRONG_INPUT,
+) -> TwinflowError:
+    what = f"The decision does not allow this promotion: its {name} is {found!r}, not {wanted!r}."
+    return TwinflowError(what, where=judgement.where, fix=fix, code=code)
 
 
 def require_judged_for(
@@ -91,14 +103,14 @@ def require_judged_for(
         raise StaleDecision(
             f"The decision expired at {decision.expires:%Y-%m-%d %H:%M} UTC.",
             where=judgement.where,
-            fix=JUDGE_AGAIN,
+            fix=judge_again(judgement),
         )
     if not since <= decision.generation <= generation:
         raise StaleDecision(
             f"The decision was made against generation {decision.generation} of {channel}, "
             f"which is now at generation {generation}.",
             where=judgement.where,
-            fix=JUDGE_AGAIN,
+            fix=judge_again(judgement),
         )
 
 
@@ -124,6 +136,7 @@ def require_word(
             f"{answer.actor} rejected this version for {channel}: {answer.why}",
             where=f"{answer.candidate[:12]}, answered {answer.at:%Y-%m-%d %H:%M} UTC",
             fix="Choose another version, or have it approved (`twinflow approve`).",
+            code=ExitCode.REJECTED,
         )
     undecided = judgement.decision.outcome != "promote"
     if not asked and not undecided:
@@ -141,6 +154,7 @@ def require_word(
         f"{why}, and {lacking}.",
         where=judgement.where,
         fix=f'`twinflow approve {candidate} --channel {channel} --reason "..."`, then promote it again.',
+        code=ExitCode.REJECTED,
     )
 
 

@@ -20,10 +20,10 @@ from twinflow_core.registry.channel import (
 )
 from twinflow_core.registry.judgements import Judgements
 from twinflow_core.registry.manifest import Manifest
-from twinflow_core.registry.names import require_name
+from twinflow_core.registry.names import require_name, require_one_of
 from twinflow_core.registry.permission import (
-    JUDGE_AGAIN,
     Judgement,
+    judge_again,
     require_judged_for,
     require_passed,
     require_word,
@@ -41,13 +41,14 @@ class ChannelHeld(TwinflowError):
 class Registry:
     """Versions, decisions and channels of one model, in one bucket.
 
-    Versions, blobs and decisions never change once written; a channel changes only by a new entry of its log.
-    All methods raise the errors of `ObjectStore`.
+    Versions, blobs and decisions never change once written, a channel only by a new entry of its log. All methods
+    raise the errors of `ObjectStore`.
 
     Args:
         store: the bucket.
         model: the model's name: lower-case letters, digits and dashes.
         approval: the channels that nothing is promoted to without a person's approval.
+        known: the channels that there are, besides those that have a history; None for any.
 
     Attributes:
         prefix: the model's folder in the bucket, without a slash at the end.
@@ -56,11 +57,18 @@ class Registry:
         answers: what people answered about candidates.
     """
 
-    def __init__(self, store: ObjectStore, model: str, approval: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        model: str,
+        approval: Collection[str] = (),
+        known: Collection[str] | None = None,
+    ) -> None:
         require_name("model", model)
         self.store = store
         self.model = model
         self.approval = frozenset(approval)
+        self.known = known
         self.prefix = f"registry/{model}"
         self.published = Versions(store, model, self.prefix)
         self.judgements = Judgements(store, model, self.prefix)
@@ -99,7 +107,7 @@ class Registry:
         return self.judgements.ids()
 
     def judgement_about(self, version: str, channel: str) -> Judgement:
-        """The decision of the gates that speaks for or against a version on a channel; see `Judgements.about`."""
+        """What the gates decided about a version on a channel; see `Judgements.about`."""
         log = self._channel(channel)
         return self.judgements.about(version, channel, log.serving_since(log.head()))
 
@@ -112,11 +120,11 @@ class Registry:
         """
         log = self._channel(channel)
         head = log.head()
-        state, since = state_after(head), log.serving_since(head)
+        since, generation = log.serving_since(head), state_after(head).generation
         judgement = self.judgements.about(version, channel, since)
-        self._require_judged(judgement, channel, version, state.generation, since)
+        self._require_judged(judgement, channel, version, generation, since)
         seen = (judgement.id, judgement.sha256)
-        return self.answers.record("approve", version, channel, state.generation, seen, actor, reason)
+        return self.answers.record("approve", version, channel, generation, seen, actor, reason)
 
     def reject(self, channel: str, version: str, actor: str, reason: str) -> Answer:
         """Record a person's no: this version is not promoted to this channel until somebody says yes.
@@ -131,8 +139,7 @@ class Registry:
     def channels(self) -> list[str]:
         """The channels that have a history, in the order of their names."""
         folder = f"{self.prefix}/channels/"
-        found = {info.key.removeprefix(folder).split("/")[0] for info in self.store.list(folder)}
-        return sorted(found)
+        return sorted({info.key.removeprefix(folder).split("/")[0] for info in self.store.list(folder)})
 
     def head(self, channel: str) -> ChannelState:
         """What a channel serves now."""
@@ -179,11 +186,10 @@ class Registry:
         self._require_judged(judgement, channel, version, state.generation, since)
         made_for, against = judgement.decision.channel, judgement.decision.generation
         if made_for == channel and against != expected_generation:
-            raise StaleDecision(
-                f"The decision was made against generation {against} of {channel}, not {expected_generation}.",
-                where=judgement.where,
-                fix=JUDGE_AGAIN,
+            what = (
+                f"The decision was made against generation {against} of {channel}, not {expected_generation}."
             )
+            raise StaleDecision(what, where=judgement.where, fix=judge_again(judgement))
         if not since <= expected_generation <= state.generation:
             raise StaleDecision(
                 f"{channel} is at generation {state.generation} now, no longer at {expected_generation}.",
@@ -194,8 +200,7 @@ class Registry:
             raise ChannelHeld(
                 f"{channel} is held: promotions are stopped.",
                 where=f"{channel}, generation {state.generation}",
-                fix=f'See why in `twinflow history`; `twinflow release --channel {channel} --reason "..."` '
-                "ends it.",
+                fix=f'`twinflow history` says why; `twinflow release --channel {channel} --reason "..."` ends it.',
             )
         approval = require_word(
             judgement,
@@ -291,4 +296,6 @@ class Registry:
 
     def _channel(self, name: str) -> Channel:
         require_name("channel", name)
+        if self.known is not None and name not in self.known:
+            require_one_of("channel", name, [*self.known, *self.channels()])
         return Channel(self.store, f"{self.prefix}/channels/{name}")

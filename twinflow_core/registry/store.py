@@ -92,6 +92,12 @@ class ObjectStore:
             body: bytes = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
             return body
 
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """The object's bytes, piece by piece. Raises `ObjectMissing` if there is none."""
+        with explained(self.address(key), self.endpoint):
+            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]
+            yield from body.iter_chunks(CHUNK_BYTES)
+
     def head(self, key: str) -> ObjectInfo | None:
         """What the store says of an object without reading it, or None if there is none."""
         try:
@@ -233,13 +239,11 @@ class ObjectStore:
     def _stream(self, key: str, file: IO[bytes] | None) -> FileDigest:
         state = hashlib.sha256()
         size = 0
-        with explained(self.address(key), self.endpoint):
-            body = self.client.get_object(Bucket=self.bucket, Key=key)["Body"]
-            for chunk in body.iter_chunks(CHUNK_BYTES):
-                state.update(chunk)
-                size += len(chunk)
-                if file is not None:
-                    file.write(chunk)
+        for chunk in self.chunks(key):
+            state.update(chunk)
+            size += len(chunk)
+            if file is not None:
+                file.write(chunk)
         return FileDigest(state.hexdigest(), size)
 
     def _require(self, key: str, found: FileDigest, wanted: FileDigest) -> None:

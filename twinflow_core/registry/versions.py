@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from twinflow_core.errors import TwinflowError
+from twinflow_core.registry.collecting import Sign
 from twinflow_core.registry.digest import FileDigest
 from twinflow_core.registry.download import download_version
+from twinflow_core.registry.duties import duty
 from twinflow_core.registry.faults import ObjectMissing, StoredObjectDamaged
 from twinflow_core.registry.manifest import Manifest, PackageFile, describe_package, read_manifest
 from twinflow_core.registry.names import require_version
@@ -49,18 +51,32 @@ class Versions:
             The version: SHA-256 of its manifest, in hex.
 
         Raises:
+            NotThisIdentity: the store lets others alone publish.
             TwinflowError: the folder is missing, empty, or holds a link.
             StoredObjectDamaged: the store does not give back what was uploaded.
         """
         version, body, manifest = describe_package(package, self.model, lineage, metrics)
+        with duty("publish versions", "trainer"):
+            self._write(version, body, manifest, package)
+        return version
+
+    def _write(self, version: str, body: bytes, manifest: Manifest, package: Path) -> None:
         fresh_since = self.store.clock() - REFRESH_AFTER
         with ThreadPoolExecutor(TRANSFERS) as pool:
             # list: the first failure is raised here, before the manifest makes the version visible.
             list(pool.map(lambda file: self._upload(package, file, fresh_since), manifest.files))
         key = self.manifest_key(version)
         self.store.put(key, body)
+        self._require_kept(package, manifest, key, body)
         read_manifest(version, self.store.get(key), self.store.address(key))
-        return version
+
+    def _require_kept(self, package: Path, manifest: Manifest, key: str, body: bytes) -> None:
+        """Put back what a collection took that did not see this manifest; see `collecting.Sign`."""
+        Sign(self.store, self.prefix).wait_for_its_end()
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            list(pool.map(lambda file: self._upload_if_gone(package, file), manifest.files))
+        if self.store.head(key) is None:
+            self.store.put(key, body)
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a version.
@@ -143,6 +159,13 @@ class Versions:
         present = self.store.head(self.blob_key(file.sha256))
         if present and present.modified >= fresh_since and self._problem_of(file) is None:
             return
+        self._put(package, file)
+
+    def _upload_if_gone(self, package: Path, file: PackageFile) -> None:
+        if self.store.head(self.blob_key(file.sha256)) is None:
+            self._put(package, file)
+
+    def _put(self, package: Path, file: PackageFile) -> None:
         digest = FileDigest(file.sha256, file.size)
         self.store.put_file(self.blob_key(file.sha256), package / file.path, digest)
         self.store.verify(self.blob_key(file.sha256), digest)
