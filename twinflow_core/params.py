@@ -150,6 +150,9 @@ class RunParams(Section):
 
     stage_timeout_minutes: Positive
     stage_retries: Annotated[int, Field(ge=0)]
+    # Processes that prepare images (0: one a core), and that encode (one a GPU is right).
+    workers: Annotated[int, Field(ge=0)] = 0
+    encode_workers: Positive = 1
 
 
 class Params(Section):
