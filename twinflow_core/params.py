@@ -25,6 +25,10 @@ class DataParams(Section):
     """Where the images come from and what makes one unusable."""
 
     source: str
+    # Which files of the source, where packed ones keep image and caption: None for all, for the usual names.
+    files: str | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
     resolution: Positive
     min_side: Positive
     max_pixels: Positive
