@@ -51,9 +51,9 @@ def prepare(params: Params, root: Path) -> None:
             fix="Run the stage `raw` first (or `dvc repro`).",
         )
     pieces = list(_pieces(root / RAW))
-    summary = Summary()
     with (
         whole_folder(root / PREPARED) as folder,
+        Summary(folder) as summary,
         DuplicateIndex(settings.near_duplicate_bits, folder) as seen,
         ShardWriter(folder, "train", settings.rows_per_shard) as train,
         ShardWriter(folder, "validation", settings.rows_per_shard) as validation,
@@ -75,7 +75,7 @@ def prepare(params: Params, root: Path) -> None:
             summary.keep(row, split)
         (folder / PARTS).rmdir()
         summary.demand_enough(settings.max_rejected, settings.source)
-        summary.write(folder)
+        summary.write()
 
 
 def _pieces(raw: Path) -> Iterator[tuple[Pair, ...] | str]:
