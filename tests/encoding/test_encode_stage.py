@@ -159,7 +159,7 @@ def test_a_damaged_shard_of_the_cache_is_encoded_again(
     assert damaged.read_bytes() != b"no shard at all"
 
 
-def test_the_cache_holds_the_last_encoding_alone_and_no_disk_of_its_own(root: Path) -> None:
+def test_the_cache_holds_the_last_encoding_alone_linked_to_its_output(root: Path) -> None:
     _prepare(root, NUMBERS[:4])
     encode(_params(root), root)
     cached = list((root / ".twinflow/cache/encoded").iterdir())
@@ -183,7 +183,7 @@ def test_a_killed_encoding_goes_on_from_its_finished_shards(
     numbers = list(range(300))
     root = _root(tmp_path / "root", numbers, a_shard=4)
     cache = root / ".twinflow/cache/encoded"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
         [sys.executable, "-m", "twinflow_core.stages.encode"],
         cwd=root,

@@ -1,9 +1,9 @@
 """Rows that were encoded before, found by what they were made from; outside of any stage's output.
 
-The cache is a folder of whole encoded shards, each under the hash of the keys of all that it holds, and
-hard-linked to the stage's output where the file system can. A shard that is wanted again unchanged is linked;
-any single row of any shard can be copied. It holds the shards of the last finished encoding, and those of an
-unfinished one.
+The cache is a folder of whole encoded shards, each under the hash of the keys of all that it holds. A shard that
+is wanted again unchanged is linked to where it is wanted, any single row of any shard can be copied. It holds the
+shards of the last finished encoding and those of an unfinished one, so it takes about the disk that the encoded
+data take.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def identify_encoders(base: Path, resolution: int, batch_size: int, device: str)
         base: models/base.
         resolution: side of the square images.
         batch_size: rows encoded at a time.
-        device: `cpu` or the accelerator's name.
+        device: the accelerator's name, or the number of the processor's threads.
     """
     shared = [f"{name} {version(name)}".encode() for name in _LIBRARIES]
     shared += [f"batch {batch_size} on {device}".encode()]

@@ -74,7 +74,9 @@ def _require_resolution(task: EncodeTask, wanted: int) -> None:
 
 def _tasks(params: Params, root: Path, output: Path, cache: Path) -> list[EncodeTask]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = torch.cuda.get_device_name() if device == "cuda" else device
+    # Sums are rounded by how many threads share them.
+    threads = f"{torch.get_num_threads()} threads"
+    kind = torch.cuda.get_device_name() if device == "cuda" else threads
     size = params.encode.batch_size
     encoders = identify_encoders(root / BASE, params.data.resolution, size, kind)
     return [
