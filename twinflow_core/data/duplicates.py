@@ -80,8 +80,8 @@ def fingerprint(content: bytes, image: Pixels) -> Fingerprint:
 class DuplicateIndex:
     """The images kept so far. Use as a context manager, or let it go.
 
-    Memory a row: 24 bytes of hashes, and 4 for each of 2 + `near_bits` + 1 bands, 52 in all for 4 bits, half as
-    much again while an array grows. All else lies on disk, some 300 bytes and the file name a row.
+    Memory a row: 24 bytes of hashes, and 4 for each of 2 + `near_bits` + 1 bands, 52 in all for 4 bits, 64
+    at most while its arrays grow. All else lies on disk, some 300 bytes and the file name a row.
 
     Args:
         near_bits: the Hamming distance of two perceptual hashes up to which their thumbnails are compared.
