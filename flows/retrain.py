@@ -94,7 +94,7 @@ def retrain(root: str = ".") -> State[None]:
     services = up(top, say)
     store = ObjectStore(make_s3_client(services.s3), services.bucket)
     run_id = flow_run.get_name() or new_run_id()
-    inputs = run_inputs(top, params)
+    inputs = run_inputs(top, params, services.s3)
     names = [params.data.source] if params.base.hub else [params.data.source, params.base.folder]
     snapshot = take_snapshot(top, run_id, names)
     try:

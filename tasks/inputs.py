@@ -11,9 +11,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from twinflow_core.data.s3_source import is_in_bucket, listing
 from twinflow_core.errors import TwinflowError
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
+from twinflow_core.registry.s3 import S3Connection
 
 CODE = ("twinflow_core", "tasks", "flows", "dvc.yaml", "requirements.lock")
 # A file changed within its clock's tick of being hashed could change again unseen.
@@ -22,12 +24,13 @@ SETTLED_SECONDS = 2.0
 WITHOUT_EFFECT = frozenset({"run"})
 
 
-def run_inputs(root: Path, params: Params) -> dict[str, str]:
+def run_inputs(root: Path, params: Params, s3: S3Connection | None = None) -> dict[str, str]:
     """The hash of every part of a run's inputs.
 
     Args:
         root: the repository.
         params: its parameters.
+        s3: the server that holds a source in a bucket; None for the one that the environment names.
 
     Returns:
         `params.<section>` for each section with an effect, `code`, `data` and `base`, each a SHA-256.
@@ -41,7 +44,13 @@ def run_inputs(root: Path, params: Params) -> dict[str, str]:
         for section, value in document.items()
         if section not in WITHOUT_EFFECT
     }
-    folders = {"code": [root / name for name in CODE], "data": [_source(root, params)]}
+    folders = {"code": [root / name for name in CODE]}
+    if is_in_bucket(params.data.source):
+        # What the server says of the objects; DVC reads their content.
+        objects = listing(params.data.source, s3)
+        hashes["data"] = _sha256(json.dumps(objects, sort_keys=True).encode())
+    else:
+        folders["data"] = [_source(root, params)]
     if params.base.hub is None:
         folders["base"] = [_base(root, params)]
     with HashCache(state_home(root) / "cache" / "hashes.json") as cache:

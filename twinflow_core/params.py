@@ -25,6 +25,10 @@ class DataParams(Section):
     """Where the images come from and what makes one unusable."""
 
     source: str
+    # Which files of the source, where packed ones keep image and caption: None for all, for the usual names.
+    files: str | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
     resolution: Positive
     min_side: Positive
     max_pixels: Positive
@@ -163,6 +167,9 @@ class RunParams(Section):
 
     stage_timeout_minutes: Positive
     stage_retries: Annotated[int, Field(ge=0)]
+    # Processes that prepare images (0: one a core), and that encode (one a GPU is right).
+    workers: Annotated[int, Field(ge=0)] = 0
+    encode_workers: Positive = 1
 
 
 class Params(Section):

@@ -22,7 +22,8 @@ from tests.source_folders import (
 )
 from twinflow_core.data.metadata_files import read_metadata
 from twinflow_core.data.rejections import Reason
-from twinflow_core.data.sources import find_pairs, list_files
+from twinflow_core.data.source_files import list_files
+from twinflow_core.data.sources import find_pairs
 from twinflow_core.errors import TwinflowError
 
 PNG = encoded(picture(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from tasks.inputs import HashCache, run_inputs, what_changed
 from tests.pipeline_clone import REPOSITORY
 from twinflow_core.errors import TwinflowError
 from twinflow_core.params import Params, load_params
+from twinflow_core.registry.s3 import S3Connection
+from twinflow_core.registry.store import ObjectStore
 
 
 @pytest.fixture
@@ -67,6 +70,22 @@ def test_a_missing_source_and_a_missing_base_are_told(root: Path, params: Params
     (root / "tests/tiny_shapes").rmdir()
     with pytest.raises(TwinflowError, match="images does not exist"):
         run_inputs(root, params)
+
+
+def test_an_object_more_in_the_bucket_changes_the_data_alone(
+    root: Path,
+    params: Params,
+    object_store: ObjectStore,
+    s3_connection: S3Connection,
+    fresh_prefix: str,
+) -> None:
+    source = f"s3://{object_store.bucket}/{fresh_prefix}set"
+    there = params.model_copy(update={"data": params.data.model_copy(update={"source": source})})
+    seen = []
+    for body in (b"one", b"two"):
+        object_store.put(f"{fresh_prefix}set/a.tar", body)
+        seen += [run_inputs(root, there, s3_connection), run_inputs(root, there, s3_connection)]
+    assert [what_changed(*pair) for pair in pairwise(seen)] == [[], ["data"], []]
 
 
 def test_a_file_is_read_again_only_if_it_changed(tmp_path: Path) -> None:

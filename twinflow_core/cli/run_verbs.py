@@ -163,6 +163,7 @@ def _check_first(root: Path) -> None:
     """Tell of wrong parameters, a wrong clone or a missing git before any service is started."""
     import shutil
 
+    from twinflow_core.data.s3_source import is_in_bucket
     from twinflow_core.gates.checks import check_rules
     from twinflow_core.params import PARAMS_FILE, load_params
 
@@ -175,7 +176,7 @@ def _check_first(root: Path) -> None:
             fix="Install git (for example: apt install git): every run is recorded as a commit.",
         )
     source = root / params.data.source
-    if not source.is_dir():
+    if not is_in_bucket(params.data.source) and not source.is_dir():
         raise TwinflowError(
             "The folder of images does not exist.",
             where=f"params.yaml: data.source = {params.data.source}",

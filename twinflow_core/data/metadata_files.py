@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from twinflow_core.data.rejections import Reason, Rejection
+from twinflow_core.data.samples import refuse_constant
 from twinflow_core.errors import TwinflowError
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
@@ -77,7 +78,7 @@ def _read_jsonl(path: Path, file: TextIO) -> Iterator[tuple[_Line, dict[str, Any
             continue
         line = _Line(path, number)
         try:
-            document = json.loads(text, parse_constant=_refuse_constant)
+            document = json.loads(text, parse_constant=refuse_constant)
         except json.JSONDecodeError as error:
             line.malformed(f"not JSON ({error.msg} at column {error.colno})")
         except (ValueError, RecursionError) as error:
@@ -85,10 +86,6 @@ def _read_jsonl(path: Path, file: TextIO) -> Iterator[tuple[_Line, dict[str, Any
         if not isinstance(document, dict):
             line.malformed("not a JSON object")
         yield line, document
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def _read_csv(path: Path, file: TextIO) -> Iterator[tuple[_Line, dict[str, Any]]]:

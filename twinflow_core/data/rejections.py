@@ -14,6 +14,8 @@ class Reason(StrEnum):
     DAMAGED = "damaged"
     TOO_SMALL = "too small"
     TOO_MANY_PIXELS = "too many pixels"
+    TOO_MANY_BYTES = "too many bytes"
+    UNSAFE_MEMBER = "unsafe member"
     NO_CAPTION = "no caption"
     UNREADABLE_CAPTION = "unreadable caption"
     EXACT_DUPLICATE = "exact duplicate"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -123,7 +123,7 @@ def count_rows(folder: Path, split: Split) -> int:
         TwinflowError: the split has no shard, or one is damaged.
     """
     total = 0
-    for path in _shards(folder, split):
+    for path in shard_paths(folder, split):
         with _opened(path) as shard:
             total += shard.metadata.num_rows
     return total
@@ -139,7 +139,7 @@ def read_rows(folder: Path, split: Split) -> Iterator[Row]:
     Raises:
         TwinflowError: the split has no shard, or one is damaged.
     """
-    for path in _shards(folder, split):
+    for path in shard_paths(folder, split):
         with _opened(path) as shard:
             try:
                 for group in range(shard.num_row_groups):
@@ -148,12 +148,52 @@ def read_rows(folder: Path, split: Split) -> Iterator[Row]:
                 raise _damaged(path, error) from None
 
 
+def read_captions(path: Path) -> tuple[list[str], list[str]]:
+    """The captions and the images' SHA-256 of one shard, row by row; no image is read.
+
+    Raises:
+        TwinflowError: the shard is damaged.
+    """
+    with _opened(path) as shard:
+        try:
+            table = shard.read(columns=["caption", "sha256"])
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from None
+    return table["caption"].to_pylist(), table["sha256"].to_pylist()
+
+
+def read_images(path: Path, rows: Collection[int]) -> Iterator[tuple[int, bytes]]:
+    """(row, encoded bytes) of some rows of one shard in their order; groups without one are passed over.
+
+    Raises:
+        TwinflowError: the shard is damaged.
+    """
+    wanted, first = set(rows), 0
+    with _opened(path) as shard:
+        for group in range(shard.num_row_groups):
+            last = first + shard.metadata.row_group(group).num_rows
+            chosen = [row for row in range(first, last) if row in wanted]
+            if chosen:
+                try:
+                    images = shard.read_row_group(group, columns=["image"])["image"]
+                except (pa.ArrowException, OSError) as error:
+                    raise _damaged(path, error) from None
+                for row in chosen:
+                    yield row, images[row - first].as_py()
+            first = last
+
+
 def _rows(table: pa.Table) -> Iterator[Row]:
     for batch in table.to_batches(max_chunksize=_CONVERTED_ROWS):
         yield from (Row(**document) for document in batch.to_pylist())
 
 
-def _shards(folder: Path, split: Split) -> list[Path]:
+def shard_paths(folder: Path, split: Split) -> list[Path]:
+    """The shards of a split in their order.
+
+    Raises:
+        TwinflowError: there are none.
+    """
     paths = sorted(folder.glob(f"{split}-*.parquet"))
     if not paths:
         raise TwinflowError(

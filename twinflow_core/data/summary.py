@@ -1,12 +1,17 @@
-"""What became of every row of the source: counts by reason and by split, sizes, and the rejected rows."""
+"""What became of every row of the source: counts by reason and by split, sizes, and the rejected rows.
+
+In memory are the counts, the first few rejected rows, and some 15 bytes for each different caption.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,25 +24,66 @@ REJECTED_SCHEMA = pa.schema(
     [("row", pa.int64()), ("file_name", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
 _SHOWN = 10
+_ROWS_A_GROUP = 65_536
+
+
+class DistinctTexts:
+    """Counts different texts by 64 bits of their hashes: 8 bytes each, some 100 for the latest sixteenth.
+
+    Among a million texts, two different ones are taken for equal with a chance of one in 30 million.
+    """
+
+    def __init__(self) -> None:
+        self._known = np.empty(0, np.uint64)
+        self._new: set[int] = set()
+
+    def add(self, text: str) -> None:
+        """Count a text unless it was counted before."""
+        self._new.add(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+        if len(self._new) >= max(_ROWS_A_GROUP, len(self._known) // 16):
+            self._merge()
+
+    def __len__(self) -> int:
+        self._merge()
+        return len(self._known)
+
+    def _merge(self) -> None:
+        new = np.fromiter(self._new, np.uint64, len(self._new))
+        self._known = np.union1d(self._known, new)
+        self._new = set()
 
 
 class Summary:
-    """Counts as rows come, and says at the end whether there is enough to go on with."""
+    """Counts as rows come, and says at the end whether there is enough to go on with. Use as a context manager.
 
-    def __init__(self) -> None:
-        self._rejected: list[dict[str, Any]] = []
+    Args:
+        folder: where `rejected.parquet` is written as rows come, and `summary.json` by `write`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rejections = pq.ParquetWriter(folder / "rejected.parquet", REJECTED_SCHEMA, compression="zstd")
+        self._waiting: list[dict[str, Any]] = []
+        self._shown: list[dict[str, Any]] = []
         self._reasons: Counter[Reason] = Counter()
         self._splits: Counter[Split] = Counter()
-        self._captions: set[str] = set()
+        self._captions = DistinctTexts()
         self._longest_caption = 0
         self._widths: list[int] = []
         self._heights: list[int] = []
         self._bytes = 0
 
+    def __enter__(self) -> Summary:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._rejections.close()
+
     @property
     def rejected(self) -> int:
         """How many rows were rejected so far."""
-        return len(self._rejected)
+        return self._reasons.total()
 
     @property
     def usable(self) -> int:
@@ -47,9 +93,17 @@ class Summary:
     def reject(self, row: int, file_name: str, rejection: Rejection) -> None:
         """Note a row that cannot be used; `row` is its place in the sorted source."""
         self._reasons[rejection.reason] += 1
-        self._rejected.append(
-            {"row": row, "file_name": file_name, "reason": str(rejection.reason), "detail": rejection.detail}
-        )
+        entry = {
+            "row": row,
+            "file_name": file_name,
+            "reason": str(rejection.reason),
+            "detail": rejection.detail,
+        }
+        self._waiting.append(entry)
+        if len(self._shown) < _SHOWN:
+            self._shown.append(entry)
+        if len(self._waiting) == _ROWS_A_GROUP:
+            self._flush()
 
     def keep(self, row: Row, split: Split) -> None:
         """Note a row that is used."""
@@ -86,8 +140,8 @@ class Summary:
                     fix="Add images, or change data.validation in params.yaml.",
                 )
 
-    def write(self, folder: Path) -> None:
-        """Write `summary.json` and `rejected.parquet`."""
+    def write(self) -> None:
+        """Write `summary.json`."""
         document = {
             "rows": self.usable + self.rejected,
             "usable": self.usable,
@@ -98,14 +152,17 @@ class Summary:
             "height": {"min": self._heights[0], "max": self._heights[1]},
             "image_bytes": self._bytes,
         }
-        (folder / "summary.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        table = pa.Table.from_pylist(self._rejected, schema=REJECTED_SCHEMA)
-        pq.write_table(table, folder / "rejected.parquet", compression="zstd")
+        path = self._folder / "summary.json"
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+    def _flush(self) -> None:
+        self._rejections.write_table(pa.Table.from_pylist(self._waiting, schema=REJECTED_SCHEMA))
+        self._waiting = []
 
     def _rejections_as_text(self) -> str:
         counts = ", ".join(f"{reason}: {count}" for reason, count in self._reasons.most_common())
         shown = [f"    {counts}"]
-        for entry in self._rejected[:_SHOWN]:
+        for entry in self._shown:
             rejection = Rejection(Reason(entry["reason"]), entry["detail"])
             shown.append(f"    row {entry['row']}  {entry['file_name']}: {rejection}")
         if self.rejected > _SHOWN:

@@ -2,91 +2,119 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from filelock import FileLock
 
-from twinflow_core.backbones.backbone import Backbone
-from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.data.decode import decode_rgb, fit_square
-from twinflow_core.data.shards import count_rows, read_rows
-from twinflow_core.data.splits import SPLITS, Split
+from twinflow_core.data.shards import count_rows, shard_paths
+from twinflow_core.data.splits import SPLITS
 from twinflow_core.data.whole_folder import whole_folder
+from twinflow_core.encoding.cache import EncodeCache
+from twinflow_core.encoding.identity import identify_encoders
+from twinflow_core.encoding.shard import (
+    EncodedShard,
+    EncodeTask,
+    encode_shard,
+    loaded_backbone,
+    release_encoders,
+)
+from twinflow_core.encoding.shard_files import SUFFIX
 from twinflow_core.errors import TwinflowError
+from twinflow_core.home import state_home
 from twinflow_core.params import Params
 from twinflow_core.progress import Reporter
 from twinflow_core.stages.entry import run_stage
+from twinflow_core.worker_processes import map_shards
 
 OUTPUT = Path("data/encoded")
+PREPARED = Path("data/prepared")
+BASE = Path("models/base")
+CACHE = Path("cache/encoded")
 
 
 def encode(params: Params, root: Path) -> None:
     """Encode both splits of data/prepared with the models of models/base.
 
+    What was encoded before is taken from a cache outside the output: rows of the last encoding, and the
+    finished shards of one that was killed.
+
     Raises:
         TwinflowError: data.resolution is not the base model's.
     """
-    backbone = load_backbone(root / "models/base")
-    if backbone.resolution != params.data.resolution:
+    cache = state_home(root) / CACHE
+    cache.mkdir(parents=True, exist_ok=True)
+    with whole_folder(root / OUTPUT) as output, FileLock(cache.with_suffix(".lock")):
+        tasks = _tasks(params, root, output, cache)
+        try:
+            _require_resolution(tasks[0], params.data.resolution)
+            shards = list(_encoded(tasks, params, count_all(root / PREPARED)))
+        finally:
+            release_encoders()
+        EncodeCache(cache).prune({shard.name for shard in shards})
+    _say_what_was_done(shards)
+
+
+def count_all(prepared: Path) -> int:
+    """Rows of both splits."""
+    return sum(count_rows(prepared, split) for split in SPLITS)
+
+
+def _require_resolution(task: EncodeTask, wanted: int) -> None:
+    resolution = loaded_backbone(task).resolution
+    if resolution != wanted:
         raise TwinflowError(
-            f"The base model makes {backbone.resolution}-pixel images, not {params.data.resolution}.",
+            f"The base model makes {resolution}-pixel images, not {wanted}.",
             where="params.yaml: data.resolution",
-            fix=f"Set it to {backbone.resolution}.",
+            fix=f"Set it to {resolution}.",
         )
-    numbers: dict[str, int] = {"": 0}
-    with whole_folder(root / OUTPUT) as output:
-        for split in SPLITS:
-            rows = _encode_images(backbone, root / "data/prepared", split, params, numbers)
-            save_file(rows, output / f"{split}.safetensors")
-        _say_what_is_cut(backbone, list(numbers))
-        conditioning = _encode_captions(backbone, list(numbers), params.encode.batch_size)
-        save_file(conditioning.tensors(), output / "captions.safetensors")
-        (output / "captions.json").write_text(json.dumps(list(numbers), indent=0) + "\n", encoding="utf-8")
 
 
-def _encode_images(
-    backbone: Backbone, prepared: Path, split: Split, params: Params, numbers: dict[str, int]
-) -> dict[str, Tensor]:
-    """Latents and caption numbers of a split; captions not met before get the next number."""
-    latents: list[Tensor] = []
-    captions: list[int] = []
-    pixels: list[np.ndarray] = []
-    total = count_rows(prepared, split)
-    with Reporter(f"encode {split} images", total) as reporter:
-        for done, row in enumerate(read_rows(prepared, split), start=1):
-            captions.append(numbers.setdefault(row.caption, len(numbers)))
-            pixels.append(fit_square(decode_rgb(row.image), params.data.resolution))
-            if len(pixels) == params.encode.batch_size or done == total:
-                latents.append(backbone.encode_images(to_signed(np.stack(pixels))))
-                pixels.clear()
-                reporter.update(done)
-    return {"latents": torch.cat(latents).contiguous(), "caption": torch.tensor(captions)}
+def _tasks(params: Params, root: Path, output: Path, cache: Path) -> list[EncodeTask]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Sums are rounded by how many threads share them.
+    threads = f"{torch.get_num_threads()} threads"
+    kind = torch.cuda.get_device_name() if device == "cuda" else threads
+    size = params.encode.batch_size
+    encoders = identify_encoders(root / BASE, params.data.resolution, size, kind)
+    return [
+        EncodeTask(path, output / f"{path.stem}{SUFFIX}", root / BASE, cache, encoders, size, device)
+        for split in SPLITS
+        for path in shard_paths(root / PREPARED, split)
+    ]
 
 
-def _encode_captions(backbone: Backbone, captions: list[str], batch_size: int) -> Conditioning:
-    parts: list[Conditioning] = []
-    with Reporter("encode captions", len(captions)) as reporter:
-        for first in range(0, len(captions), batch_size):
-            parts.append(backbone.encode_prompts(captions[first : first + batch_size]))
-            reporter.update(min(first + batch_size, len(captions)))
-    return Conditioning.cat(parts)
+def _encoded(tasks: list[EncodeTask], params: Params, rows: int) -> Iterator[EncodedShard]:
+    """The shards in their order, while a bar tells how far they are."""
+    workers = params.run.encode_workers
+    with Reporter("encode", rows) as reporter:
+        done = 0
+
+        def tell(more: int) -> None:
+            nonlocal done
+            done += more
+            reporter.update(done)
+
+        if workers > 1:
+            # The workers load their own.
+            release_encoders()
+        # Another process cannot move this one's bar: with several, it moves a shard at a time.
+        one_process = workers == 1
+        work = partial(encode_shard, tell=tell) if one_process else encode_shard
+        for shard in map_shards(work, tasks, workers):
+            if not one_process:
+                tell(shard.rows)
+            yield shard
 
 
-def _say_what_is_cut(backbone: Backbone, captions: list[str]) -> None:
-    cut = backbone.too_long(captions)
+def _say_what_was_done(shards: list[EncodedShard]) -> None:
+    rows, images = sum(shard.rows for shard in shards), sum(shard.images for shard in shards)
+    captions, cut = sum(shard.captions for shard in shards), sum(shard.cut_captions for shard in shards)
+    print(f"{images} of {rows} images and {captions} captions were encoded; the rest was known.")
     if cut:
-        read = backbone.pipeline.tokenizer_max_length
-        print(f"{cut} of {len(captions)} captions are cut to the {read} tokens that the text encoder reads.")
-
-
-def to_signed(images: np.ndarray) -> Tensor:
-    """uint8 [B, H, W, 3] as float32 [B, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+        print(f"{cut} of {captions} captions are cut to the tokens that the text encoder reads.")
 
 
 if __name__ == "__main__":

@@ -1,54 +1,47 @@
 """Stage `prepare`: data/raw -> data/prepared, usable rows as parquet shards and the reason for every other.
 
 A bad row is rejected with its reason and the stage goes on; too many of them stop it before anything is
-written.
+written. Rows are checked piece by piece by several processes; one process then compares them in their order,
+so that the result depends on neither.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from twinflow_core.data.checks import check_image
-from twinflow_core.data.duplicates import DuplicateIndex, Fingerprint, fingerprint
-from twinflow_core.data.rejections import Reason, Rejection
-from twinflow_core.data.shards import Row, ShardWriter
+from twinflow_core.data.duplicates import DuplicateIndex
+from twinflow_core.data.examine import Examined, ExamineTask, Rejected, examine, pieces_of, read_part
+from twinflow_core.data.samples import Columns
+from twinflow_core.data.shards import ShardWriter
+from twinflow_core.data.source_files import list_files
 from twinflow_core.data.sources import Pair, find_pairs
 from twinflow_core.data.splits import split_of
 from twinflow_core.data.summary import Summary
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.errors import TwinflowError
-from twinflow_core.params import DataParams, Params
-from twinflow_core.progress import track
+from twinflow_core.params import Params
+from twinflow_core.progress import Reporter
 from twinflow_core.stages.entry import run_stage
+from twinflow_core.worker_processes import map_shards
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
-# Images in memory at a time, and decoded at a time; the result depends on neither.
-_WINDOW = 64
-_MOST_THREADS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Examined:
-    row: Row
-    fingerprint: Fingerprint
+PARTS = ".parts"
+# Loose images that a process takes at a time. The result does not depend on it.
+_PIECE_ROWS = 512
 
 
 def prepare(params: Params, root: Path) -> None:
     """Check every row of data/raw and write data/prepared.
 
     Args:
-        params: reads `data`.
+        params: reads `data`, and `run.workers`.
         root: the folder that holds dvc.yaml.
 
     Raises:
-        TwinflowError: data/raw is missing, empty or has malformed metadata; too many rows are rejected; a
-            split is empty. data/prepared is then left as it was.
+        TwinflowError: data/raw is missing, empty or has malformed metadata; a packed file is damaged; too many
+            rows are rejected; a split is empty. data/prepared is then left as it was.
     """
     settings = params.data
     if not (root / RAW).is_dir():
@@ -57,53 +50,59 @@ def prepare(params: Params, root: Path) -> None:
             where=str(root / RAW),
             fix="Run the stage `raw` first (or `dvc repro`).",
         )
-    pairs = find_pairs(root / RAW)
-    summary = Summary()
-    seen = DuplicateIndex(settings.near_duplicate_bits)
+    pieces = list(_pieces(root / RAW))
     with (
         whole_folder(root / PREPARED) as folder,
+        Summary(folder) as summary,
+        DuplicateIndex(settings.near_duplicate_bits, folder) as seen,
         ShardWriter(folder, "train", settings.rows_per_shard) as train,
         ShardWriter(folder, "validation", settings.rows_per_shard) as validation,
     ):
-        examined = track(_examine_all(pairs, root / RAW, settings), "prepare", len(pairs))
-        for number, (pair, found) in enumerate(zip(pairs, examined, strict=True)):
-            if isinstance(found, Rejection):
-                summary.reject(number, pair.file_name, found)
+        (folder / PARTS).mkdir()
+        tasks = [_task(params, root, folder, number, piece) for number, piece in enumerate(pieces)]
+        for number, found in enumerate(_examined(tasks, params.run.workers)):
+            if isinstance(found, Rejected):
+                summary.reject(number, found.file_name, found.rejection)
                 continue
-            relation = seen.relate(found.fingerprint, pair.file_name, pair.caption)
+            row, print_ = found.row, found.fingerprint
+            relation = seen.relate(print_, row.file_name, row.caption)
             if relation.rejection:
-                summary.reject(number, pair.file_name, relation.rejection)
+                summary.reject(number, row.file_name, relation.rejection)
                 continue
-            split = relation.split or split_of(found.row.sha256, settings.validation)
-            seen.add(found.fingerprint, pair.file_name, pair.caption, split)
-            (train if split == "train" else validation).write(found.row)
-            summary.keep(found.row, split)
+            split = relation.split or split_of(row.sha256, settings.validation)
+            seen.add(print_, row.file_name, row.caption, split)
+            (train if split == "train" else validation).write(row)
+            summary.keep(row, split)
+        (folder / PARTS).rmdir()
         summary.demand_enough(settings.max_rejected, settings.source)
-        summary.write(folder)
+        summary.write()
 
 
-def _examine_all(pairs: list[Pair], folder: Path, settings: DataParams) -> Iterator[_Examined | Rejection]:
-    """Read, check and fingerprint the rows on all cores, in order, a window of them at a time."""
-    examine = partial(_examine, folder=folder, settings=settings)
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
-        for start in range(0, len(pairs), _WINDOW):
-            yield from threads.map(examine, pairs[start : start + _WINDOW])
+def _pieces(raw: Path) -> Iterator[tuple[Pair, ...] | str]:
+    """What one process works on at a time: some loose images, or a packed file."""
+    files = list_files(raw)
+    if files.packed:
+        yield from files.packed
+    else:
+        yield from pieces_of(iter(find_pairs(raw)), _PIECE_ROWS)
 
 
-def _examine(pair: Pair, folder: Path, settings: DataParams) -> _Examined | Rejection:
-    if pair.rejection:
-        return pair.rejection
-    try:
-        content = (folder / pair.file_name).read_bytes()
-    except OSError as error:
-        return Rejection(Reason.DAMAGED, f"cannot be read: {error.strerror}")
-    image = check_image(content, settings.min_side, settings.max_pixels)
-    if isinstance(image, Rejection):
-        return image
-    print_ = fingerprint(content, image)
-    height, width = image.shape[:2]
-    row = Row(pair.file_name, content, pair.caption, width, height, print_.content, pair.metadata)
-    return _Examined(row, print_)
+def _task(
+    params: Params, root: Path, folder: Path, number: int, piece: tuple[Pair, ...] | str
+) -> ExamineTask:
+    data = params.data
+    columns = Columns(data.image_column, data.caption_column)
+    part = folder / PARTS / f"{number:06d}.parquet"
+    return ExamineTask(root / RAW, piece, part, columns, data.min_side, data.max_pixels)
+
+
+def _examined(tasks: list[ExamineTask], workers: int) -> Iterator[Examined | Rejected]:
+    """The rows of all pieces in their order. A part is removed once it is read."""
+    with Reporter("prepare", len(tasks)) as reporter:
+        for done, part in enumerate(map_shards(examine, tasks, workers), start=1):
+            yield from read_part(part)
+            part.unlink()
+            reporter.update(done)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Stage `raw`: data.source -> data/raw, one kind of folder whatever the source.
 
-A folder that holds `shapes.yaml` is rendered; any other is copied: images, their captions and metadata files,
-nothing else. Whether an image is usable is for `prepare` to say.
+A folder that holds `shapes.yaml` is rendered; any other is copied, or fetched from a bucket: images, their
+captions and metadata files, or packed files as they are, nothing else. Whether an image is usable is for `prepare`
+to say.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Annotated
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from twinflow_core.data.s3_source import fetch_source, is_in_bucket
 from twinflow_core.data.shapes_render import render_dataset
-from twinflow_core.data.sources import find_pairs, list_files
+from twinflow_core.data.source_files import list_files
+from twinflow_core.data.sources import find_pairs
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.errors import TwinflowError
 from twinflow_core.full_disk import disk_is_full
@@ -41,24 +44,32 @@ def raw(params: Params, root: Path) -> None:
     """Fill data/raw from the source.
 
     Args:
-        params: reads `data.source`, a path relative to `root` or absolute.
+        params: reads `data.source`, a path relative to `root` or absolute or an address `s3://bucket/prefix`,
+            and `data.files`.
         root: the folder that holds dvc.yaml.
 
     Raises:
         TwinflowError: the source is missing, empty, malformed, cannot be read, or overlaps data/raw. data/raw
             is then left as it was.
     """
-    source, target = root / Path(params.data.source).expanduser(), root / RAW
+    target, pattern = root / RAW, params.data.files
+    if is_in_bucket(params.data.source):
+        with whole_folder(target) as folder:
+            fetch_source(params.data.source, pattern, folder)
+        return
+    source = root / Path(params.data.source).expanduser()
     if (source / SHAPES_FILE).is_file():
         shapes = load_shapes_source(source / SHAPES_FILE)
         with whole_folder(target) as folder:
             _render(shapes, folder)
         return
     _refuse_overlap(source, target)
-    # Reads every metadata line, so that a malformed one is told of under the user's own path.
-    find_pairs(source)
+    files = list_files(source, pattern)
+    if not files.packed:
+        # Reads every metadata line, so that a malformed one is told of under the user's own path.
+        find_pairs(source, pattern)
     with whole_folder(target) as folder:
-        _copy(source, folder)
+        _copy(source, files.all_names(), folder)
 
 
 def load_shapes_source(path: Path) -> ShapesSource:
@@ -93,8 +104,7 @@ def _render(shapes: ShapesSource, folder: Path) -> None:
             metadata.write(json.dumps(line, sort_keys=True) + "\n")
 
 
-def _copy(source: Path, folder: Path) -> None:
-    names = list_files(source).all_names()
+def _copy(source: Path, names: list[str], folder: Path) -> None:
     for name in track(names, "raw", len(names)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -2,63 +2,57 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.encoding.joined import Joined
+from twinflow_core.encoding.shard_files import CAPTION, EMPTY_CAPTION, LATENTS, encoded_shards
 from twinflow_core.errors import TwinflowError
 
-EMPTY_CAPTION = 0
+__all__ = ["EMPTY_CAPTION", "EncodedData"]
 
 
 @dataclass(frozen=True)
 class EncodedData:
-    """Latents [N, C, H, W], caption number of each row [N], conditioning of the K captions (0 is empty)."""
+    """Latents [N, C, H, W], caption number of each row [N], conditioning of the K captions (0 is empty).
 
-    latents: Tensor
+    What `load` gives is mapped from the shards: a batch reads its own rows from disk, the rest is not in memory.
+    """
+
+    latents: Tensor | Joined[Tensor]
     caption: Tensor
-    conditioning: Conditioning
+    conditioning: Conditioning | Joined[Conditioning]
 
     @classmethod
     def load(cls, folder: Path, split: str) -> EncodedData:
-        """Read what the encode stage wrote.
+        """Open what the encode stage wrote.
 
         Args:
             folder: data/encoded.
             split: `train` or `validation`.
 
         Raises:
-            TwinflowError: a file is missing or does not fit the others.
+            TwinflowError: the shards are missing, or one is damaged.
         """
-        try:
-            rows = load_file(folder / f"{split}.safetensors")
-            captions = load_file(folder / "captions.safetensors")
-            known = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        shards = encoded_shards(folder, split)
+        if not shards:
             raise TwinflowError(
-                "The encoded data are missing.",
-                where=str(error.filename or folder),
-                fix="Run the encode stage.",
-            ) from None
-        except (SafetensorError, ValueError, OSError) as error:
-            raise TwinflowError(
-                f"The encoded data are damaged: {error}",
-                where=str(folder),
-                fix="Delete the folder and run the encode stage again.",
-            ) from None
-        conditioning = Conditioning.of(captions)
-        if len(known) != len(conditioning) or int(rows["caption"].max()) >= len(known):
-            raise TwinflowError(
-                "The encoded captions do not fit the encoded rows.",
-                where=str(folder),
-                fix="Delete the folder and run the encode stage again.",
+                "The encoded data are missing.", where=f"{folder}: {split}", fix="Run the encode stage."
             )
-        return cls(rows["latents"], rows["caption"], conditioning)
+        latents, captions, conditionings, known = [], [], [], 0
+        for path in shards:
+            shard, conditioning = _opened(path)
+            latents.append(shard[LATENTS])
+            captions.append(shard[CAPTION] + known)
+            conditionings.append(conditioning)
+            known += len(conditioning)
+        return cls(Joined(latents, torch.cat), torch.cat(captions), Joined(conditionings, Conditioning.cat))
 
     @property
     def empty(self) -> Conditioning:
@@ -68,8 +62,29 @@ class EncodedData:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one row."""
-        _, channels, height, width = self.latents.shape
+        _, channels, height, width = self.latents[:1].shape
         return (channels, height, width)
 
     def __len__(self) -> int:
         return len(self.latents)
+
+
+def _opened(path: Path) -> tuple[dict[str, Tensor], Conditioning]:
+    """A shard's tensors, mapped from disk, and the conditioning of its captions."""
+    try:
+        shard = load_file(path)
+        conditioning = Conditioning.of(shard)
+        fits = len(shard[LATENTS]) == len(shard[CAPTION]) and int(shard[CAPTION].max()) < len(conditioning)
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise _damaged(path, str(error)) from None
+    if not fits:
+        raise _damaged(path, "the captions do not fit the rows")
+    return shard, conditioning
+
+
+def _damaged(path: Path, why: str) -> TwinflowError:
+    return TwinflowError(
+        f"The encoded data are damaged: {why}",
+        where=str(path),
+        fix="Delete the folder and run the encode stage again.",
+    )

@@ -1,0 +1,216 @@
+"""One prepared shard in, one encoded shard out: the same bytes whatever was encoded before, and wherever.
+
+A row's result must not depend on the rows beside it, or what the cache holds would show in the output. So every
+batch has the same size: a short one is filled up by repeating its last row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twinflow_core.backbones.backbone import Backbone
+from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.data.decode import Pixels, decode_rgb, fit_square
+from twinflow_core.data.shards import read_captions, read_images
+from twinflow_core.encoding.cache import EncodeCache, Keys, link_or_copy
+from twinflow_core.encoding.identity import DENOISERS, Encoders
+from twinflow_core.encoding.shard_files import (
+    CAPTION,
+    CAPTION_KEYS,
+    KEY_BYTES,
+    LATENT_KEYS,
+    LATENTS,
+)
+from twinflow_core.encoding.tensor_file import TensorFile
+
+Tell = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """All that a worker needs for one shard.
+
+    Attributes:
+        source: the prepared shard, parquet.
+        target: the encoded shard to write; the texts of its captions go beside it, as `.json`.
+        base: the base model's folder.
+        cache: the folder of encoded shards.
+        encoders: hashes of what encodes.
+        batch_size: images, and captions, encoded at a time.
+        device: where the encoders run.
+    """
+
+    source: Path
+    target: Path
+    base: Path
+    cache: Path
+    encoders: Encoders
+    batch_size: int
+    device: str
+
+
+@dataclass(frozen=True)
+class EncodedShard:
+    """What became of a shard: its name in the cache, its rows, and how many rows had to be encoded."""
+
+    name: str
+    rows: int
+    images: int
+    captions: int
+    cut_captions: int
+
+
+def encode_shard(task: EncodeTask, tell: Tell = lambda rows: None) -> EncodedShard:
+    """Write the encoded shard of a prepared one, from the cache as far as it goes.
+
+    Args:
+        task: what to encode, where to, and with what.
+        tell: told how many rows more are done, from time to time.
+
+    Raises:
+        TwinflowError: the prepared shard is damaged, or the base model cannot be loaded.
+    """
+    captions, hashes = read_captions(task.source)
+    texts = list(dict.fromkeys(["", *captions]))
+    numbers = {text: number for number, text in enumerate(texts)}
+    caption = torch.tensor([numbers[text] for text in captions])
+    latent_keys = _keys(map(task.encoders.image_key, hashes))
+    caption_keys = _keys(map(task.encoders.text_key, texts))
+    task.target.with_suffix(".json").write_text(json.dumps(texts, indent=0) + "\n", encoding="utf-8")
+    name = _name(latent_keys, caption_keys, caption)
+    cache = _cache(task.cache)
+    whole = cache.whole(name)
+    if whole is not None:
+        link_or_copy(whole, task.target)
+        tell(len(captions))
+        return EncodedShard(name, len(captions), 0, 0, 0)
+    backbone = loaded_backbone(task)
+    encoder = _Encoder(backbone, task, cache)
+    empty = encoder.prompts([""])[:1]
+    layout = {
+        LATENTS: (torch.float32, (len(captions), *backbone.latent_shape)),
+        CAPTION: (torch.int64, (len(captions),)),
+        LATENT_KEYS: (torch.uint8, latent_keys.shape),
+        CAPTION_KEYS: (torch.uint8, caption_keys.shape),
+    }
+    layout |= {key: (part.dtype, (len(texts), *part.shape[1:])) for key, part in empty.tensors().items()}
+    with TensorFile(task.target, layout) as file:
+        file.write(CAPTION, 0, caption)
+        file.write(LATENT_KEYS, 0, torch.from_numpy(latent_keys))
+        file.write(CAPTION_KEYS, 0, torch.from_numpy(caption_keys))
+        new_captions = encoder.write_captions(file, texts, caption_keys, list(empty.tensors()))
+        new_images = encoder.write_latents(file, latent_keys, tell)
+    cache.put(name, task.target)
+    return EncodedShard(name, len(captions), new_images, new_captions, encoder.cut)
+
+
+def to_signed(images: np.ndarray) -> Tensor:
+    """uint8 [B, H, W, 3] as float32 [B, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def release_encoders() -> None:
+    """Let go of the base model and the cache that this process has opened."""
+    _backbone.cache_clear()
+    _cache.cache_clear()
+
+
+def loaded_backbone(task: EncodeTask) -> Backbone:
+    """The base model of a task, its encoders on the task's device; loaded once a process."""
+    return _backbone(task.base, task.encoders, task.device)
+
+
+@lru_cache(maxsize=1)
+def _backbone(base: Path, encoders: Encoders, device: str) -> Backbone:
+    # `encoders` tells another model in the same place apart.
+    backbone = load_backbone(base)
+    for name, part in backbone.pipeline.components.items():
+        if isinstance(part, torch.nn.Module) and name not in DENOISERS:
+            part.to(device)
+    return backbone
+
+
+@lru_cache(maxsize=1)
+def _cache(folder: Path) -> EncodeCache:
+    return EncodeCache(folder)
+
+
+class _Encoder:
+    """Fills a file's rows from the cache, and the rest in batches of one size."""
+
+    def __init__(self, backbone: Backbone, task: EncodeTask, cache: EncodeCache) -> None:
+        self._backbone = backbone
+        self._task = task
+        self._cache = cache
+        self.cut = 0
+
+    def prompts(self, texts: list[str]) -> Conditioning:
+        """The conditioning of at most a batch of texts, encoded in a batch of full size."""
+        padded = texts + [texts[-1]] * (self._task.batch_size - len(texts))
+        return self._backbone.encode_prompts(padded)[: len(texts)]
+
+    def write_captions(self, file: TensorFile, texts: list[str], keys: Keys, names: list[str]) -> int:
+        """Write the captions' tensors; how many texts had to be encoded."""
+        found = self._cache.find(CAPTION_KEYS, keys)
+        missing = [row for row, place in enumerate(found) if place is None]
+        for row, place in enumerate(found):
+            if place is not None:
+                shard, there = place
+                for name in names:
+                    file.write(name, row, shard[name][there : there + 1])
+        for first in range(0, len(missing), self._task.batch_size):
+            rows = missing[first : first + self._task.batch_size]
+            for name, part in self.prompts([texts[row] for row in rows]).tensors().items():
+                for row, value in zip(rows, part, strict=True):
+                    file.write(name, row, value[None])
+        self.cut = self._backbone.too_long([texts[row] for row in missing]) if missing else 0
+        return len(missing)
+
+    def write_latents(self, file: TensorFile, keys: Keys, tell: Tell) -> int:
+        """Write the images' latents; how many images had to be encoded."""
+        found = self._cache.find(LATENT_KEYS, keys)
+        for row, place in enumerate(found):
+            if place is not None:
+                shard, there = place
+                file.write(LATENTS, row, shard[LATENTS][there : there + 1])
+        missing = [row for row, place in enumerate(found) if place is None]
+        tell(len(found) - len(missing))
+        rows: list[int] = []
+        pixels: list[Pixels] = []
+        for row, image in read_images(self._task.source, missing):
+            rows.append(row)
+            pixels.append(fit_square(decode_rgb(image), self._backbone.resolution))
+            if len(rows) == self._task.batch_size or row == missing[-1]:
+                latents = self._latents(pixels)
+                for place_, latent in zip(rows, latents, strict=True):
+                    file.write(LATENTS, place_, latent[None])
+                tell(len(rows))
+                rows, pixels = [], []
+        return len(missing)
+
+    def _latents(self, pixels: list[Pixels]) -> Tensor:
+        padded = pixels + [pixels[-1]] * (self._task.batch_size - len(pixels))
+        images = to_signed(np.stack(padded)).to(self._task.device)
+        return self._backbone.encode_images(images)[: len(pixels)].float().cpu()
+
+
+def _keys(keys: Iterable[bytes]) -> Keys:
+    return np.frombuffer(bytearray().join(keys), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _name(latent_keys: Keys, caption_keys: Keys, caption: Tensor) -> str:
+    """The shard's name: equal for shards that hold the same bytes."""
+    digest = hashlib.sha256(len(latent_keys).to_bytes(8, "little"))
+    for part in (latent_keys, caption_keys, caption.numpy()):
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,65 @@
+"""Pure functions of one shard, run by several processes, their results in order and few of them waiting."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from twinflow_core.errors import InfrastructureError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# Shards that a worker has finished or begun before the first of them was taken.
+_AHEAD = 2
+
+
+def worker_count(wanted: int) -> int:
+    """How many processes to use: as many as wanted, or one a core for 0."""
+    if wanted:
+        return wanted
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_shards(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+    """`work` of each task, in the tasks' order, whatever the number of processes.
+
+    With one worker, or one task, it runs in this process. A function for several must be importable by name,
+    and tasks and results must be small: they are pickled.
+
+    Args:
+        work: a pure function of its task (and of the files that it names).
+        tasks: one a shard.
+        workers: how many processes at most; 0 means one a core.
+
+    Raises:
+        InfrastructureError: a worker was killed, most often for want of memory.
+    """
+    workers = min(worker_count(workers), len(tasks))
+    if workers <= 1:
+        yield from map(work, tasks)
+        return
+    waiting: deque[Future[Result]] = deque()
+    # Not forked: the libraries inside hold threads and locks that a fork would break.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work, task))
+                if len(waiting) >= _AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise InfrastructureError(
+                "A worker process ended while it worked.",
+                where=f"{workers} workers",
+                fix="Free memory, or lower run.workers in params.yaml, and run again.",
+            ) from None
+        finally:
+            for future in waiting:
+                future.cancel()
