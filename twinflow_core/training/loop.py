@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -96,7 +97,8 @@ class Training:
                 if self.finished_steps % self.options.checkpoint_every == 0:
                     self._save()
                 if self.watch and _is_due(self.finished_steps, self.options.sample_every):
-                    self.watch(self.averaged, self.finished_steps)
+                    with self._probing():
+                        self.watch(self.averaged, self.finished_steps)
                 rate = speed.add(self.options.batch_size)
                 self._tell(reporter, f"loss {metrics['loss']:.3f}, {rate:.0f} images/s")
         if self.ranks.first:
@@ -149,23 +151,29 @@ class Training:
         if self.options.objective == "twinflow":
             probes["sign_sensitivity"] = self._sign_sensitivity()
         if self.validation is not None and _is_due(self.finished_steps, self.options.validate_every):
-            probes["validation_loss"] = validation_loss(
-                self.objective,
-                self.averaged,
-                self.base,
-                self.validation,
-                self.options,
-                self.device,
-                self.ranks,
-            )
+            with self._probing():
+                probes["validation_loss"] = validation_loss(
+                    self.objective,
+                    self.averaged,
+                    self.base,
+                    self.validation,
+                    self.options,
+                    self.device,
+                    self.ranks,
+                )
         return probes
+
+    def _probing(self) -> AbstractContextManager[object]:
+        """How a network is asked outside a step: in full precision, but for blocks that are gathered short."""
+        return reduced_precision(self.device, self.options.precision) if self.ranks.mesh else nullcontext()
 
     @torch.no_grad()
     def _sign_sensitivity(self) -> float:
         x = self.data.latents[:1].to(self.device)
         t = torch.full((1,), 0.5, device=self.device)
         conditioning: Conditioning = self.data.empty.to(self.device)
-        return sign_sensitivity(self.online(x, t, t, conditioning), self.online(x, -t, -t, conditioning))
+        with self._probing():
+            return sign_sensitivity(self.online(x, t, t, conditioning), self.online(x, -t, -t, conditioning))
 
     def _require_sign_sensitivity(self) -> None:
         if self._sign_sensitivity() < LEAST_SIGN_SENSITIVITY:

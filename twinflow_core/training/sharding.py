@@ -87,8 +87,8 @@ def fill_from(twin: nn.Module, network: nn.Module, device: str) -> None:
     twin.to_empty(device=device)
     for empty, parameter in zip(twin.parameters(), network.parameters(), strict=True):
         local(empty).copy_(local(parameter))
-    for empty, buffer in zip(twin.buffers(), network.buffers(), strict=True):
-        empty.copy_(buffer)
+    for buffer, original in zip(twin.buffers(), network.buffers(), strict=True):
+        buffer.copy_(original)
 
 
 def _summed(module: FSDPModule) -> None:
