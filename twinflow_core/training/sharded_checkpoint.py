@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,10 @@ def load_shards(shards: Shards, tensors: dict[str, Tensor], ranks: Ranks) -> Non
         TwinflowError: a file is missing or damaged, or the tensors are not those of this run.
     """
     try:
-        dcp.load(dict(tensors), checkpoint_id=shards.folder, no_dist=ranks.mesh is None)
+        with warnings.catch_warnings():
+            # It warns of a single process, even of one that asks for that.
+            warnings.simplefilter("ignore", UserWarning)
+            dcp.load(dict(tensors), checkpoint_id=shards.folder, no_dist=ranks.mesh is None)
     except CheckpointException as error:
         raise _damaged(next(exception for exception, _ in error.failures.values()), shards.folder) from error
     except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:

@@ -1,0 +1,155 @@
+"""Two processes train as one does: the same batches, weights within rounding, and states that either goes on from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from tests.training.test_loop import STEPS, data_of
+from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.errors import TwinflowError
+from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.local.loopback import free_ports
+from twinflow_core.training.loop import Training
+from twinflow_core.training.ranks import ALONE, Ranks, joined_ranks
+from twinflow_core.training.resumption import Resume
+
+pytestmark = pytest.mark.slow
+
+FULL = STEPS.model_copy(update={"steps": 5, "checkpoint_every": 3, "log_every": 1, "validate_every": 5})
+LORA = FULL.model_copy(
+    update={
+        "lora_rank": 4,
+        "learning_rate": 1e-2,
+        "real_velocity": "base",
+        "batch_size": 5,
+        "accumulation": 2,
+    }
+)
+SHORT = FULL.model_copy(update={"precision": "bfloat16", "steps": 2})
+RUNS = {"full": FULL, "lora": LORA, "short": SHORT}
+Result = dict[str, Any]
+
+
+def make(folder: Path, options: FinetuneParams, state: Path, ranks: Ranks) -> Training:
+    backbone = load_backbone(folder)
+    data = data_of(backbone)
+    return Training(backbone.velocity, data, options, Resume(state, "k"), validation=data, ranks=ranks)
+
+
+def result(training: Training, folder: Path, ranks: Ranks) -> Result:
+    """The averaged weights, gathered on the first rank, and the log."""
+    whole = load_backbone(folder).velocity if ranks.first else None
+    training.collect(whole)
+    return {"weights": whole.state_dict() if whole else {}, "log": training.log}
+
+
+def spoilt(folder: Path, state: Path, ranks: Ranks) -> str:
+    """What a rank says if a number of one rank's rows alone is not finite."""
+    training = make(folder, FULL, state, ranks)
+    if ranks.rank == 1:
+        training.data.latents.fill_(float("nan"))
+    try:
+        training.run()
+    except TwinflowError as error:
+        return str(error)
+    return ""
+
+
+def run_rank(rank: int, folder: Path, states: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    with joined_ranks() as ranks:
+        found: dict[str, Any] = {}
+        for name, options in RUNS.items():
+            training = make(folder, options, states / name, ranks)
+            training.run()
+            found[name] = result(training, folder, ranks)
+        training = make(folder, FULL, states / "of one", ranks)
+        training.run()
+        found["resumed"] = result(training, folder, ranks)
+        found["spoilt"] = spoilt(folder, states / "spoilt", ranks)
+        torch.save(found, states / f"{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def states(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The states that two processes left, and one state before them: `of one`, after three steps."""
+    folder = tmp_path_factory.mktemp("states")
+    alone = make(tiny_pipeline, FULL.model_copy(update={"steps": 3}), folder / "of one", ALONE)
+    alone.run()
+    # Forked, so that they need not import everything again.
+    arguments = (tiny_pipeline, folder, *free_ports(1))
+    mp.start_processes(run_rank, args=arguments, nprocs=2, start_method="fork")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(states: Path) -> dict[str, Any]:
+    return torch.load(states / "0.pt")
+
+
+@pytest.fixture(scope="module")
+def one(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    folder = tmp_path_factory.mktemp("alone")
+    found = {}
+    for name, options in RUNS.items():
+        training = make(tiny_pipeline, options, folder / name, ALONE)
+        start = {key: value.clone() for key, value in training.averaged.state_dict().items()}
+        found[name] = {"start": start, "weights": training.run().state_dict(), "log": training.log}
+    return found
+
+
+def assert_agrees(found: Result, expected: Result, share: float) -> None:
+    """The weights differ by no more than this share of the way that training moved them, and the logs by as much."""
+    start, end = flat(expected["start"]), flat(expected["weights"])
+    assert (end - start).abs().max() > 1e-3
+    assert (flat(found["weights"]) - end).norm() < share * (end - start).norm()
+    for theirs, ours in zip(found["log"], expected["log"], strict=True):
+        assert {key: theirs.get(key) for key in ours} == pytest.approx(ours, rel=share, nan_ok=True)
+
+
+def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([weights[key].flatten() for key in sorted(weights)])
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_two_processes_train_as_one_does(one: dict[str, Result], two: dict[str, Any], name: str) -> None:
+    assert_agrees(two[name], one[name], 1e-3)
+
+
+def test_short_floats_on_two_processes_stay_near_those_on_one(
+    one: dict[str, Result], two: dict[str, Any]
+) -> None:
+    assert_agrees(two["short"], one["short"], 0.3)
+
+
+def test_two_processes_go_on_from_the_state_of_one(one: dict[str, Result], two: dict[str, Any]) -> None:
+    assert_agrees(two["resumed"], one["full"], 1e-3)
+
+
+def test_one_process_goes_on_from_the_state_of_two(
+    one: dict[str, Result], two: dict[str, Any], states: Path, tiny_pipeline: Path
+) -> None:
+    alone = make(tiny_pipeline, FULL, states / "full", ALONE)
+    alone._restore()
+    assert alone.finished_steps == 3
+    averaged = alone.run()
+    assert_agrees({"weights": averaged.state_dict(), "log": alone.log}, one["full"], 1e-3)
+    # What one process then saves replaces the shards.
+    alone._save()
+    assert [path.name for path in sorted((states / "full").iterdir())] == ["speed.json", "state.pt"]
+
+
+def test_what_is_not_finite_on_one_rank_stops_all_with_the_same_message(states: Path) -> None:
+    said = [torch.load(states / f"{rank}.pt")["spoilt"] for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert "not finite at step 0" in said[0]
