@@ -38,6 +38,8 @@ LORA = FULL.model_copy(
 SHORT = FULL.model_copy(update={"precision": "bfloat16", "steps": 2})
 RUNS = {"full": FULL, "lora": LORA, "short": SHORT}
 STAGE = {"steps": 2, "sample_every": 2, "validate_every": 2, "launch": {"processes": 2}}
+# Other values of the log are means of the parts' means, which depend on how the rows are cut.
+SUMMED = ("step", "loss", "gradient_norm", "sign_sensitivity", "validation_loss")
 Result = dict[str, Any]
 
 
@@ -136,7 +138,8 @@ def assert_agrees(found: Result, expected: Result, share: float) -> None:
     assert (end - start).abs().max() > 1e-3
     assert (flat(found["weights"]) - end).norm() < share * (end - start).norm()
     for theirs, ours in zip(found["log"], expected["log"], strict=True):
-        assert {key: theirs.get(key) for key in ours} == pytest.approx(ours, rel=share, nan_ok=True)
+        kept = [key for key in SUMMED if key in ours]
+        assert [theirs[key] for key in kept] == pytest.approx([ours[key] for key in kept], rel=share)
 
 
 def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
