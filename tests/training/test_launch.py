@@ -30,6 +30,7 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.slow
 def test_what_a_process_tells_the_user_is_told_and_the_others_end(tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(TwinflowError) as caught:
         launch(one_is_told_no, (tmp_path,), TWO, "no", tmp_path / "state")
     assert caught.value.as_dict() == {
@@ -39,6 +40,7 @@ def test_what_a_process_tells_the_user_is_told_and_the_others_end(tmp_path: Path
         "code": 2,
     }
     assert not any(map(alive, pids(tmp_path)))
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 @pytest.mark.slow

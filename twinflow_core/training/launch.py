@@ -26,6 +26,7 @@ from twinflow_core.finetune_params import LaunchParams
 
 # The names under which torchrun itself reads them, and which the usual operators set.
 ADDRESS, PORT, NODE = "PET_MASTER_ADDR", "PET_MASTER_PORT", "PET_NODE_RANK"
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 SECONDS_TO_END = 5
 SECONDS_TO_MEET = 900
 # A rank that only lost its peer must not be taken for the one that failed.
@@ -68,6 +69,7 @@ def launch(
     )
     # Its own account of a failure is a page; `_explain` says it in a sentence.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
     try:
         elastic_launch(config, run_rank)(function, arguments, str(printed))
     except ChildFailedError as error:
@@ -76,6 +78,10 @@ def launch(
     except SignalException as error:
         signal.signal(error.sigval, signal.SIG_DFL)
         signal.raise_signal(error.sigval)
+    finally:
+        # The launcher leaves its own in place, which would raise long after it.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     shutil.rmtree(printed, ignore_errors=True)
 
 
