@@ -24,6 +24,18 @@ class VsdParams(Section):
     learning_rate_factor: Annotated[float, Field(gt=0.0)] = 1.0
 
 
+class LaunchParams(Section):
+    """How many processes train together: one a GPU, the same number on every node."""
+
+    processes: Positive = 1
+    nodes: Positive = 1
+
+    @property
+    def total(self) -> int:
+        """Processes over all nodes."""
+        return self.processes * self.nodes
+
+
 class FinetuneParams(Section):
     """The objective (TwinFlow, arXiv 2512.05150, or a rival of it) and its training loop.
 
@@ -63,6 +75,7 @@ class FinetuneParams(Section):
     compile: bool = False
     meanflow: MeanflowParams = MeanflowParams()
     vsd: VsdParams = VsdParams()
+    launch: LaunchParams = LaunchParams()
 
     @model_validator(mode="after")
     def _own_samples_need_a_teacher(self) -> FinetuneParams:
@@ -73,6 +86,23 @@ class FinetuneParams(Section):
             )
         if self.data_free and self.fakes == "shared":
             raise ValueError("with data_free every row has a sample of its own: set fakes to own")
+        return self
+
+    @model_validator(mode="after")
+    def _many_processes_need_rows_and_plain_calls(self) -> FinetuneParams:
+        total = self.launch.total
+        if total > self.batch_size:
+            raise ValueError(
+                f"batch_size is the rows of a step over all processes: {self.batch_size} rows cannot be shared by "
+                f"{total} processes; raise batch_size or lower launch.processes"
+            )
+        if total > 1 and self.objective == "vsd":
+            raise ValueError("vsd trains on one process: set launch.processes and launch.nodes to 1")
+        if total > 1 and self.objective == "meanflow" and self.meanflow.derivative == "forward_mode":
+            raise ValueError(
+                "forward_mode works on one process: set meanflow.derivative to finite_difference, or "
+                "launch.processes and launch.nodes to 1"
+            )
         return self
 
     @model_validator(mode="after")
