@@ -61,6 +61,10 @@ class FinetuneParams(Section):
     sample_every: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
+    gradient_checkpointing: bool = False
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_offload"] = "adamw"
+    weights: Literal["float32", "bfloat16"] = "float32"
+    quantized_base: Literal["none", "int8", "nf4"] = "none"
     meanflow: MeanflowParams = MeanflowParams()
     vsd: VsdParams = VsdParams()
 
@@ -73,6 +77,22 @@ class FinetuneParams(Section):
             )
         if self.data_free and self.fakes == "shared":
             raise ValueError("with data_free every row has a sample of its own: set fakes to own")
+        return self
+
+    @model_validator(mode="after")
+    def _few_bits_go_with_what_is_frozen(self) -> FinetuneParams:
+        if self.weights == "bfloat16" and self.precision == "float32":
+            raise ValueError(
+                "weights in bfloat16 are computed with in bfloat16: set precision to auto or bfloat16"
+            )
+        if self.quantized_base != "none" and self.lora_rank == 0:
+            raise ValueError(
+                "quantized_base rounds weights that stay frozen: give lora_rank a positive value"
+            )
+        if self.quantized_base != "none" and self.objective == "vsd" and self.vsd.fake_score == "full":
+            raise ValueError(
+                "vsd.fake_score full trains a copy of the base, which is quantised: set it to lora"
+            )
         return self
 
     @model_validator(mode="after")

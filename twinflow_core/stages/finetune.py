@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
+from twinflow_core.backbones.adapter import put_adapter, save_adapter
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.lora import merge_lora
+from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
@@ -36,20 +38,31 @@ def finetune(params: Params, root: Path) -> None:
     validation = EncodedData.load(root / "data/encoded", "validation")
     sheet = SampleSheet(backbone, validation, resume.folder / "samples", params.finetune.seed)
     training = Training(
-        backbone.velocity.to(device),
+        backbone.velocity,
         EncodedData.load(root / "data/encoded", "train"),
         params.finetune,
         resume,
         validation,
         sheet.draw,
+        device,
     )
     averaged = training.run()
-    backbone.velocity.load_state_dict(averaged.state_dict())
-    backbone.velocity.to("cpu")
-    merge_lora(backbone.velocity.transformer)
     with whole_folder(root / OUTPUT) as output:
-        backbone.save(output)
+        if params.finetune.lora_rank:
+            _save_low_rank(averaged, params.finetune.lora_rank, root, output)
+        else:
+            backbone.velocity.to("cpu", torch.float32).load_state_dict(averaged.state_dict())
+            backbone.save(output)
         _write_log(training.log, output / LOG)
+
+
+def _save_low_rank(averaged: Velocity, rank: int, root: Path, output: Path) -> None:
+    """Write the adapter, and the base as it is on disk with the adapter merged: training may have rounded its own."""
+    fresh = load_backbone(root / "models/base")
+    put_adapter(averaged, fresh.velocity, rank)
+    save_adapter(fresh, output)
+    merge_lora(fresh.velocity.transformer)
+    fresh.save(output)
 
 
 def _run_key(params: Params, root: Path) -> str:

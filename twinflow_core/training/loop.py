@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.backbones.lora import add_lora
+from twinflow_core.backbones.short_weights import lengthened_copy
 from twinflow_core.backbones.target_time import sign_sensitivity
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
@@ -29,6 +29,7 @@ from twinflow_core.training.roles import role_counts
 from twinflow_core.training.schedule import learning_rate_factor
 from twinflow_core.training.speed import Speed
 from twinflow_core.training.step import Batch, MicroBatch, StepLoss
+from twinflow_core.training.trainable import frozen_base, make_trainable
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.validation import validation_loss
 
@@ -53,6 +54,7 @@ class Training:
         resume: where to keep the state for a resumption.
         validation: held-out rows, or None to log no validation loss.
         watch: told the averaged network and the finished steps, every `sample_every` steps.
+        device: where to train, or None to stay where the network is.
     """
 
     def __init__(
@@ -63,10 +65,11 @@ class Training:
         resume: Resume,
         validation: EncodedData | None = None,
         watch: Callable[[Velocity, int], None] | None = None,
+        device: str | None = None,
     ) -> None:
-        self.online = _trainable(online.train(), options)
-        self.averaged = online.copy()
-        self.base = online.copy() if needs_base(options) else None
+        self.online = make_trainable(online.train(), options).to(device)
+        self.averaged = lengthened_copy(online)
+        self.base = frozen_base(online) if needs_base(options) else None
         self.objective = make_objective(options, self.base)
         self.data, self.validation = data, validation
         self.options = options
@@ -187,14 +190,6 @@ class Training:
             self.objective.own.load_state_dict(parts["own"])
         self.optimizer.load_state_dict(parts["optimizer"])
         self.log = parts["log"]
-
-
-def _trainable(online: Velocity, options: FinetuneParams) -> Velocity:
-    """The network with what is to be trained marked: everything, or low-rank weights and the target time."""
-    online.requires_grad_(True)
-    if options.lora_rank:
-        add_lora(online.transformer, options.lora_rank, options.seed)
-    return online
 
 
 def _is_due(finished_steps: int, every: int) -> bool:
