@@ -54,13 +54,12 @@ def test_the_loss_falls_on_one_batch(kind: str, tiny_pipeline: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["short-8-bit", "lora-nf4-short"])
 def test_a_killed_run_resumes_to_the_same_bits(kind: str, tiny_pipeline: Path, tmp_path: Path) -> None:
-    options = STEPS.model_copy(update=SHORT | KINDS[kind] | {"steps": 4, "log_every": 4})
+    options = STEPS.model_copy(update=SHORT | KINDS[kind] | {"steps": 3, "log_every": 3})
     whole = train(tiny_pipeline, options, tmp_path / "whole")
     backbone = load_backbone(tiny_pipeline)
     killed = Training(backbone.velocity, data_of(backbone), options, Resume(tmp_path / "killed", "k"))
-    for step in range(2):
-        killed._step(step)
-    killed.finished_steps = 2
+    killed._step(0)
+    killed.finished_steps = 1
     killed._save()
     resumed = train(tiny_pipeline, options, tmp_path / "killed")
     assert weights(resumed).equal(weights(whole))
