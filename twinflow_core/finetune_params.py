@@ -24,6 +24,18 @@ class VsdParams(Section):
     learning_rate_factor: Annotated[float, Field(gt=0.0)] = 1.0
 
 
+class LaunchParams(Section):
+    """How many processes train together: one a GPU, the same number on every node."""
+
+    processes: Positive = 1
+    nodes: Positive = 1
+
+    @property
+    def total(self) -> int:
+        """Processes over all nodes."""
+        return self.processes * self.nodes
+
+
 class FinetuneParams(Section):
     """The objective (TwinFlow, arXiv 2512.05150, or a rival of it) and its training loop.
 
@@ -67,6 +79,7 @@ class FinetuneParams(Section):
     quantized_base: Literal["none", "int8", "nf4"] = "none"
     meanflow: MeanflowParams = MeanflowParams()
     vsd: VsdParams = VsdParams()
+    launch: LaunchParams = LaunchParams()
 
     @model_validator(mode="after")
     def _own_samples_need_a_teacher(self) -> FinetuneParams:
@@ -92,6 +105,29 @@ class FinetuneParams(Section):
         if self.quantized_base != "none" and self.objective == "vsd" and self.vsd.fake_score == "full":
             raise ValueError(
                 "vsd.fake_score full trains a copy of the base, which is quantised: set it to lora"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _many_processes_need_rows_and_plain_calls(self) -> FinetuneParams:
+        total = self.launch.total
+        if total > self.batch_size:
+            raise ValueError(
+                f"batch_size is the rows of a step over all processes: {self.batch_size} rows cannot be shared by "
+                f"{total} processes; raise batch_size or lower launch.processes"
+            )
+        if total > 1 and self.objective == "vsd":
+            raise ValueError("vsd trains on one process: set launch.processes and launch.nodes to 1")
+        if total > 1 and self.objective == "meanflow" and self.meanflow.derivative == "forward_mode":
+            raise ValueError(
+                "forward_mode works on one process: set meanflow.derivative to finite_difference, or "
+                "launch.processes and launch.nodes to 1"
+            )
+        few_bits = (self.optimizer, self.weights, self.quantized_base) != ("adamw", "float32", "none")
+        if total > 1 and few_bits:
+            raise ValueError(
+                "optimizer, weights and quantized_base have their defaults where several processes share the "
+                "weights: set them to adamw, float32 and none, or launch.processes and launch.nodes to 1"
             )
         return self
 

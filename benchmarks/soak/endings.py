@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
+
 from benchmarks.soak.ledger import Cell, Ledger
 from benchmarks.soak.soaked_clone import RUN_SECONDS, SoakedClone, soak_in_a_clone
 
@@ -68,6 +70,8 @@ def _cancelled(clone: SoakedClone) -> Cell:
         asked = time.monotonic()
         _wait_until_gone(clone, group)
         gone = round(time.monotonic() - asked, 2)
+        # Prefect frees the deployment's one slot with this state: the next run may come.
+        _wait_until_cancelled(clone, found.group())
     finally:
         serving.send_signal(signal.SIGTERM)
         serving.communicate(timeout=120)
@@ -80,6 +84,14 @@ def _wait_until_gone(clone: SoakedClone, group: int, seconds: float = 100.0) -> 
     while not _group_is_empty(group):
         assert time.monotonic() < deadline, f"the stage's process group lives on after {seconds:.0f} s"
         time.sleep(0.05)
+
+
+def _wait_until_cancelled(clone: SoakedClone, flow_run: str, seconds: float = 100.0) -> None:
+    deadline = time.monotonic() + seconds
+    api = clone.environment()["PREFECT_API_URL"]
+    while (state := httpx.get(f"{api}/flow_runs/{flow_run}", timeout=60).json()["state_type"]) != "CANCELLED":
+        assert time.monotonic() < deadline, f"the cancelled run still reads {state} after {seconds:.0f} s"
+        time.sleep(0.5)
 
 
 def _group_is_empty(group: int) -> bool:

@@ -24,6 +24,7 @@ from twinflow_core.registry.registry import Registry
 
 GONE_SECONDS = 10.0
 RUN_SECONDS = 1800.0
+STAGE_SECONDS = 600.0
 
 
 class SoakedClone:
@@ -106,8 +107,9 @@ class SoakedClone:
         return None
 
     def wait_for_stage(self, stage: str, run: subprocess.Popen[str]) -> psutil.Process | None:
-        """That process as soon as it is there; None if the run ends without it."""
-        while run.poll() is None:
+        """That process as soon as it is there; None if the run ends without it, or it never comes."""
+        deadline = time.monotonic() + STAGE_SECONDS
+        while run.poll() is None and time.monotonic() < deadline:
             process = self.stage_process(stage)
             if process is not None:
                 return process

@@ -116,6 +116,7 @@ def tensors(module: nn.Module) -> list[Tensor]:
     [
         ({"weights": "bfloat16", "precision": "float32"}, "set precision"),
         ({"quantized_base": "nf4"}, "lora_rank"),
+        ({"optimizer": "adamw_8bit", "launch": {"processes": 2}}, "several processes"),
         (
             {**LORA, "quantized_base": "nf4", "objective": "vsd", "vsd": {"fake_score": "full"}},
             "set it to lora",

@@ -16,6 +16,7 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.loop import Resume, Training
+from twinflow_core.training.ranks import ALONE
 from twinflow_core.training.roles import Role
 from twinflow_core.training.sample_sheet import SampleSheet
 from twinflow_core.training.validation import validation_loss
@@ -121,7 +122,9 @@ def test_the_held_out_loss_has_the_same_draws_every_time(folder: Path, tmp_path:
     backbone = load_backbone(folder)
     training = Training(backbone.velocity, data_of(backbone), STEPS, Resume(tmp_path, "k"))
     twice = [
-        validation_loss(training.objective, training.averaged, None, training.data, STEPS, training.device)
+        validation_loss(
+            training.objective, training.averaged, None, training.data, STEPS, training.device, ALONE
+        )
         for _ in range(2)
     ]
     assert twice[0] == twice[1]

@@ -9,17 +9,21 @@ from pathlib import Path
 import torch
 
 from twinflow_core.backbones.adapter import put_adapter, save_adapter
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.lora import merge_lora
-from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
 from twinflow_core.stages.entry import run_stage
 from twinflow_core.training.encoded import EncodedData
-from twinflow_core.training.loop import Resume, Training
+from twinflow_core.training.launch import launch
+from twinflow_core.training.loop import Training
+from twinflow_core.training.ranks import ALONE, Ranks, joined_ranks
+from twinflow_core.training.resumption import Resume
 from twinflow_core.training.sample_sheet import SampleSheet
 
+BASE, ENCODED = Path("models/base"), Path("data/encoded")
 OUTPUT = Path("models/candidate")
 LOG = "training_log.csv"
 
@@ -30,45 +34,68 @@ def finetune(params: Params, root: Path) -> None:
     A run that was killed resumes from its last checkpoint, which lies outside the stage's output and is found
     by the hash of params, data and base model.
     """
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    backbone = load_backbone(root / "models/base")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     key = _run_key(params, root)
     resume = Resume(state_home(root) / "training" / key, key)
-    validation = EncodedData.load(root / "data/encoded", "validation")
-    sheet = SampleSheet(backbone, validation, resume.folder / "samples", params.finetune.seed)
-    training = Training(
-        backbone.velocity,
-        EncodedData.load(root / "data/encoded", "train"),
-        params.finetune,
-        resume,
-        validation,
-        sheet.draw,
-        device,
-    )
+    if params.finetune.launch.total == 1:
+        _train_alone(params, root, resume)
+    else:
+        launch(_train_as_rank, (params, root, resume), params.finetune.launch, key, resume.folder)
+
+
+def _train_alone(params: Params, root: Path, resume: Resume) -> None:
+    backbone = load_backbone(root / BASE)
+    training = _training(backbone, params, root, resume, ALONE)
     averaged = training.run()
+    if params.finetune.lora_rank:
+        # As it is on disk: training may have rounded its own.
+        backbone = load_backbone(root / BASE)
+        put_adapter(averaged, backbone.velocity, params.finetune.lora_rank)
+    else:
+        backbone.velocity.to("cpu", torch.float32).load_state_dict(averaged.state_dict())
+    _save(backbone, training, root)
+
+
+def _train_as_rank(params: Params, root: Path, resume: Resume) -> None:
+    """The same on each of many processes; the first one saves. All end together: the last of them would be missed."""
+    with joined_ranks() as ranks:
+        training = _training(load_backbone(root / BASE), params, root, resume, ranks)
+        training.run()
+        whole = load_backbone(root / BASE) if ranks.first else None
+        training.collect(whole.velocity if whole else None)
+        if whole:
+            _save(whole, training, root)
+        ranks.wait()
+
+
+def _training(backbone: Backbone, params: Params, root: Path, resume: Resume, ranks: Ranks) -> Training:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    validation = EncodedData.load(root / ENCODED, "validation")
+    samples = resume.folder / "samples"
+    sheet = SampleSheet(backbone, validation, samples, params.finetune.seed, saves=ranks.first)
+    train = EncodedData.load(root / ENCODED, "train")
+    # Ranks move their shards themselves.
+    device = "cuda" if ranks is ALONE and torch.cuda.is_available() else None
+    options = params.finetune
+    return Training(backbone.velocity, train, options, resume, validation, sheet.draw, ranks, device)
+
+
+def _save(backbone: Backbone, training: Training, root: Path) -> None:
+    """Write the candidate; of a low-rank training the adapter beside the base that it is merged with."""
     with whole_folder(root / OUTPUT) as output:
-        if params.finetune.lora_rank:
-            _save_low_rank(averaged, params.finetune.lora_rank, root, output)
-        else:
-            backbone.velocity.to("cpu", torch.float32).load_state_dict(averaged.state_dict())
-            backbone.save(output)
+        if training.options.lora_rank:
+            save_adapter(backbone, output)
+            merge_lora(backbone.velocity.transformer)
+        backbone.save(output)
         _write_log(training.log, output / LOG)
 
 
-def _save_low_rank(averaged: Velocity, rank: int, root: Path, output: Path) -> None:
-    """Write the adapter, and the base as it is on disk with the adapter merged: training may have rounded its own."""
-    fresh = load_backbone(root / "models/base")
-    put_adapter(averaged, fresh.velocity, rank)
-    save_adapter(fresh, output)
-    merge_lora(fresh.velocity.transformer)
-    fresh.save(output)
-
-
 def _run_key(params: Params, root: Path) -> str:
-    """Hash of all that the result depends on: the section of params and every input byte."""
-    digest = hashlib.sha256(params.finetune.model_dump_json().encode())
-    for folder in (root / "data/encoded", root / "models/base"):
+    """Hash of all that the result depends on: the section of params and every input byte.
+
+    The number of processes is none of it: a run goes on with another.
+    """
+    digest = hashlib.sha256(params.finetune.model_dump_json(exclude={"launch"}).encode())
+    for folder in (root / ENCODED, root / BASE):
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 digest.update(path.relative_to(root).as_posix().encode())

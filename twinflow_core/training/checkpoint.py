@@ -36,8 +36,13 @@ def save_state(folder: Path, key: str, step: int, parts: dict[str, Any]) -> None
         raise cannot_write("The training state", error, str(folder / FILE)) from error
 
 
-def load_state(folder: Path, key: str) -> tuple[int, dict[str, Any]] | None:
+def load_state(folder: Path, key: str, mapped: bool = False) -> tuple[int, dict[str, Any]] | None:
     """The finished steps and state dicts of a run with this key, or None if there are none.
+
+    Args:
+        folder: where states of this run live.
+        key: see `save_state`.
+        mapped: leave the tensors in the file until they are read, where many processes read it.
 
     Raises:
         TwinflowError: the file is damaged, or holds more than tensors and plain values.
@@ -46,7 +51,7 @@ def load_state(folder: Path, key: str) -> tuple[int, dict[str, Any]] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         return (state["step"], state["parts"]) if state["key"] == key else None
     except MemoryError:
         raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from twinflow_core.training.sharding import local
+
 
 def effective_decay(decay: float, updates: int) -> float:
     """The decay after `updates` updates: min(decay, (1 + n) / (10 + n)), so that early weights are forgotten.
@@ -18,9 +20,14 @@ def effective_decay(decay: float, updates: int) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, online: nn.Module, decay: float) -> None:
-    """average = decay average + (1 - decay) online, in place, for every parameter that is trained."""
+    """average = decay average + (1 - decay) online, in place, for every parameter that is trained.
+
+    Of networks in shards each rank averages its own.
+    """
     trained = [
-        (a, o) for a, o in zip(average.parameters(), online.parameters(), strict=True) if o.requires_grad
+        (local(a), local(o))
+        for a, o in zip(average.parameters(), online.parameters(), strict=True)
+        if o.requires_grad
     ]
     alike = [(a, o) for a, o in trained if a.dtype == o.dtype]
     torch._foreach_lerp_([a for a, _ in alike], [o for _, o in alike], 1 - decay)

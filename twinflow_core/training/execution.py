@@ -6,19 +6,51 @@ from typing import Any, Literal
 
 import torch
 
+from twinflow_core.backbones.short_weights import lengthened_copy
 from twinflow_core.backbones.velocity import Velocity
+from twinflow_core.training.ranks import Ranks
+from twinflow_core.training.sharding import fill_from, shard, without_values
 from twinflow_core.training.step import Network, Networks
+from twinflow_core.training.trainable import frozen_base
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def reduced_precision(device: torch.device, precision: Precision) -> torch.autocast:
-    """A context in which matrix products run in bfloat16; `auto` means on CUDA alone.
+    """A context in which matrix products run in bfloat16, where they are short.
 
     Weights, averages, times, targets and losses stay in float32.
     """
-    short = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=short)
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_short(device.type, precision))
+
+
+def is_short(device_type: str, precision: Precision) -> bool:
+    """Whether matrix products run in bfloat16; `auto` means on CUDA alone."""
+    return precision == "bfloat16" or (precision == "auto" and device_type == "cuda")
+
+
+def make_twins(
+    online: Velocity, with_base: bool, ranks: Ranks, precision: Precision
+) -> tuple[Velocity, Velocity | None]:
+    """The average and, if asked for, the frozen base, both equal to the network in training.
+
+    Args:
+        online: the network; sharded in place where several ranks train. Until then it may be on the CPU: no device
+            ever holds a whole one.
+        with_base: whether the objective asks the base.
+        ranks: who shares the weights.
+        precision: see `is_short`.
+    """
+    if ranks.mesh is None:
+        return lengthened_copy(online), frozen_base(online) if with_base else None
+    averaged, base = without_values(online), without_values(online) if with_base else None
+    device = ranks.mesh.device_type
+    for network in (online, averaged, base):
+        if network is not None:
+            shard(network, network.transformer, ranks.mesh, is_short(device, precision))
+            if network is not online:
+                fill_from(network, online, device)
+    return averaged, base
 
 
 def make_networks(online: Velocity, averaged: Velocity, base: Velocity | None, compiled: bool) -> Networks:

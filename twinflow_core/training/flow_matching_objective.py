@@ -29,5 +29,5 @@ class FlowMatching:
             networks, batch, x_t, rows.draws.z - batch.x, t, slice(0, len(t)), self.options.guidance
         )
         prediction = networks.online(x_t, t, t, batch.conditioning)
-        loss = robust(squared_error(prediction, target)).sum() / rows.whole.total
+        loss = rows.weighted(robust(squared_error(prediction, target))).sum() / rows.whole.total
         return StepLoss(loss, {"loss": float(loss.detach())})

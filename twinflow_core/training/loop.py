@@ -5,47 +5,40 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.backbones.short_weights import lengthened_copy
 from twinflow_core.backbones.target_time import sign_sensitivity
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.progress import Reporter
-from twinflow_core.training.checkpoint import load_state, save_state
 from twinflow_core.training.draws import batch_rows, uniform
 from twinflow_core.training.ema import effective_decay, update_average
 from twinflow_core.training.encoded import EMPTY_CAPTION, EncodedData
-from twinflow_core.training.execution import make_networks, reduced_precision
-from twinflow_core.training.micro_batches import joined_metrics, micro_batches
+from twinflow_core.training.execution import make_networks, make_twins, reduced_precision
+from twinflow_core.training.micro_batches import joined_metrics
 from twinflow_core.training.objectives import make_objective, needs_base
 from twinflow_core.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
+from twinflow_core.training.rank_rows import rows_here
+from twinflow_core.training.ranks import ALONE, Ranks
+from twinflow_core.training.resumption import Log, Resume, Trained, restore_progress, save_progress
 from twinflow_core.training.roles import role_counts
 from twinflow_core.training.schedule import learning_rate_factor
+from twinflow_core.training.sharding import gather_into
 from twinflow_core.training.speed import Speed
-from twinflow_core.training.step import Batch, MicroBatch, StepLoss
-from twinflow_core.training.trainable import frozen_base, make_trainable
+from twinflow_core.training.step import MicroBatch
+from twinflow_core.training.trainable import make_trainable
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.validation import validation_loss
 
 LEAST_SIGN_SENSITIVITY = 1e-6
 
 
-@dataclass(frozen=True)
-class Resume:
-    """Where a killed run's state lies, and the hash of all that defines the run."""
-
-    folder: Path
-    key: str
-
-
 class Training:
-    """One fine-tuning run.
+    """One fine-tuning run. With several ranks each makes one of the same arguments and calls the same methods.
 
     Args:
         online: the network to train; changed in place.
@@ -54,7 +47,8 @@ class Training:
         resume: where to keep the state for a resumption.
         validation: held-out rows, or None to log no validation loss.
         watch: told the averaged network and the finished steps, every `sample_every` steps.
-        device: where to train, or None to stay where the network is.
+        ranks: the processes that train together; their networks are sharded over them.
+        device: where to train, or None to stay where the network is, or goes with several ranks.
     """
 
     def __init__(
@@ -65,24 +59,26 @@ class Training:
         resume: Resume,
         validation: EncodedData | None = None,
         watch: Callable[[Velocity, int], None] | None = None,
+        ranks: Ranks = ALONE,
         device: str | None = None,
     ) -> None:
         self.online = make_trainable(online.train(), options).to(device)
-        self.averaged = lengthened_copy(online)
-        self.base = frozen_base(online) if needs_base(options) else None
+        self.averaged, self.base = make_twins(self.online, needs_base(options), ranks, options.precision)
         self.objective = make_objective(options, self.base)
         self.data, self.validation = data, validation
         self.options = options
         self.resume = resume
         self.watch = watch
+        self.ranks = ranks
         self.device = next(online.parameters()).device
         self.networks = make_networks(self.online, self.averaged, self.base, options.compile)
         self.optimizer = make_optimizer(self.online, self.objective.own, options)
+        self.trained = Trained(self.online, self.averaged, self.objective.own, self.optimizer)
         self.finished_steps = 0
-        self.log: list[dict[str, float]] = []
+        self.log: Log = []
 
     def run(self) -> Velocity:
-        """Train to the last step and return the averaged network.
+        """Train to the last step and return the averaged network (in shards, see `collect`).
 
         Raises:
             TwinflowError: the network cannot tell -t from t, or the loss stopped being finite.
@@ -90,10 +86,11 @@ class Training:
         self._restore()
         if self.finished_steps == 0 and self.options.objective == "twinflow":
             self._require_sign_sensitivity()
-            _say_when_rectification_starts(self.options)
+            if self.ranks.first:
+                _say_when_rectification_starts(self.options)
         speed = Speed(self.device)
         with Reporter("fine-tune", self.options.steps) as reporter:
-            reporter.update(self.finished_steps)
+            self._tell(reporter, "")
             for step in range(self.finished_steps, self.options.steps):
                 metrics = self._step(step)
                 self.finished_steps = step + 1
@@ -102,22 +99,33 @@ class Training:
                 if self.finished_steps % self.options.checkpoint_every == 0:
                     self._save()
                 if self.watch and _is_due(self.finished_steps, self.options.sample_every):
-                    self.watch(self.averaged, self.finished_steps)
+                    with self._probing():
+                        self.watch(self.averaged, self.finished_steps)
                 rate = speed.add(self.options.batch_size)
-                reporter.update(self.finished_steps, f"loss {metrics['loss']:.3f}, {rate:.0f} images/s")
-        speed.write(self.resume.folder)
+                self._tell(reporter, f"loss {metrics['loss']:.3f}, {rate:.0f} images/s")
+        if self.ranks.first:
+            speed.write(self.resume.folder)
         return self.averaged
+
+    def collect(self, target: Velocity | None) -> None:
+        """Copy the averaged weights out of the shards; all ranks call this, one of them with a network to fill."""
+        gather_into(make_trainable(target, self.options) if target is not None else None, self.averaged)
+
+    def _tell(self, reporter: Reporter, note: str) -> None:
+        if self.ranks.first:
+            reporter.update(self.finished_steps, note)
 
     def _step(self, step: int) -> dict[str, float]:
         options = self.options
         factor = learning_rate_factor(step, options.steps, options.warmup_steps, options.decay_steps)
         set_learning_rate(self.optimizer, options.learning_rate * factor)
-        parts: list[StepLoss] = []
+        parts: Log = []
         for rows in self.rows(step):
             with reduced_precision(self.device, options.precision):
-                parts.append(self.objective.loss(self.networks, rows, step))
-            parts[-1].loss.backward()
-        metrics = joined_metrics(parts)
+                part = self.objective.loss(self.networks, rows, step)
+            part.loss.backward()
+            parts.append(part.metrics)
+        metrics = joined_metrics(self.ranks.gather(joined_metrics(parts)))
         norm = clip_gradients(self.online, self.objective.own, options.clip_norm)
         _require_finite(step, metrics, norm)
         self.optimizer.step()
@@ -126,7 +134,7 @@ class Training:
         return metrics | {"gradient_norm": norm, "learning_rate": options.learning_rate * factor}
 
     def rows(self, step: int) -> list[MicroBatch]:
-        """The rows of a 0-based step, with their draws, in the parts that are computed at once."""
+        """The rows of a 0-based step that this rank has, with their draws, in the parts that are computed at once."""
         options = self.options
         shares = {role: options.shares.get(role, 0.0) for role in self.objective.roles}
         counts = role_counts(shares, step, options.batch_size)
@@ -134,14 +142,10 @@ class Training:
         captions = self.data.caption[rows]
         dropped = uniform(options.seed, step, "caption dropout", len(rows)) < options.caption_dropout
         captions = torch.where(dropped, torch.full_like(captions, EMPTY_CAPTION), captions)
-        batch = Batch(
-            self.data.latents[rows].to(self.device),
-            self.data.conditioning[captions].to(self.device),
-            self.data.empty.to(self.device),
+        draws = draw_step(options.seed, step, counts, self.data.latent_shape, options.data_free)
+        return rows_here(
+            self.data, rows, captions, draws, counts, self.ranks, self.device, options.accumulation
         )
-        shape = self.data.latent_shape
-        draws = draw_step(options.seed, step, counts, shape, options.data_free).to(self.device)
-        return micro_batches(batch, draws, counts, options.accumulation)
 
     def _probes(self) -> dict[str, float]:
         """What is measured at logged steps alone; nothing here moves a weight or a draw."""
@@ -149,17 +153,29 @@ class Training:
         if self.options.objective == "twinflow":
             probes["sign_sensitivity"] = self._sign_sensitivity()
         if self.validation is not None and _is_due(self.finished_steps, self.options.validate_every):
-            probes["validation_loss"] = validation_loss(
-                self.objective, self.averaged, self.base, self.validation, self.options, self.device
-            )
+            with self._probing():
+                probes["validation_loss"] = validation_loss(
+                    self.objective,
+                    self.averaged,
+                    self.base,
+                    self.validation,
+                    self.options,
+                    self.device,
+                    self.ranks,
+                )
         return probes
+
+    def _probing(self) -> AbstractContextManager[object]:
+        """How a network is asked outside a step: in full precision, but for blocks that are gathered short."""
+        return reduced_precision(self.device, self.options.precision) if self.ranks.mesh else nullcontext()
 
     @torch.no_grad()
     def _sign_sensitivity(self) -> float:
         x = self.data.latents[:1].to(self.device)
         t = torch.full((1,), 0.5, device=self.device)
         conditioning: Conditioning = self.data.empty.to(self.device)
-        return sign_sensitivity(self.online(x, t, t, conditioning), self.online(x, -t, -t, conditioning))
+        with self._probing():
+            return sign_sensitivity(self.online(x, t, t, conditioning), self.online(x, -t, -t, conditioning))
 
     def _require_sign_sensitivity(self) -> None:
         if self._sign_sensitivity() < LEAST_SIGN_SENSITIVITY:
@@ -170,26 +186,12 @@ class Training:
             )
 
     def _save(self) -> None:
-        parts = {
-            "online": self.online.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "own": self.objective.own.state_dict() if self.objective.own else None,
-            "optimizer": self.optimizer.state_dict(),
-            "log": self.log,
-        }
-        save_state(self.resume.folder, self.resume.key, self.finished_steps, parts)
+        save_progress(self.resume, self.trained, self.finished_steps, self.log, self.ranks)
 
     def _restore(self) -> None:
-        state = load_state(self.resume.folder, self.resume.key)
-        if state is None:
-            return
-        self.finished_steps, parts = state
-        self.online.load_state_dict(parts["online"])
-        self.averaged.load_state_dict(parts["averaged"])
-        if self.objective.own:
-            self.objective.own.load_state_dict(parts["own"])
-        self.optimizer.load_state_dict(parts["optimizer"])
-        self.log = parts["log"]
+        state = restore_progress(self.resume, self.trained, self.ranks)
+        if state is not None:
+            self.finished_steps, self.log = state
 
 
 def _is_due(finished_steps: int, every: int) -> bool:

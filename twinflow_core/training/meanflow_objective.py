@@ -39,6 +39,6 @@ class MeanFlow:
             step_size = self.options.meanflow.step
             derivative = backward_difference(online, prediction.detach(), x_t, t, r, v, step_size)
         target = meanflow_target(v, derivative, t, r)
-        loss = robust(squared_error(prediction, target)).sum() / rows.whole.total
+        loss = rows.weighted(robust(squared_error(prediction, target))).sum() / rows.whole.total
         size = float(derivative.square().mean().sqrt())
         return StepLoss(loss, {"loss": float(loss.detach()), "derivative": size})

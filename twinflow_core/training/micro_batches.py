@@ -10,12 +10,21 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+from torch import Tensor
+
 from twinflow_core.training.roles import ROLES, RoleCounts
-from twinflow_core.training.step import Batch, MicroBatch, StepLoss
+from twinflow_core.training.step import Batch, MicroBatch
 from twinflow_core.training.twinflow_draws import StepDraws
 
 
-def micro_batches(batch: Batch, draws: StepDraws, counts: RoleCounts, parts: int) -> list[MicroBatch]:
+def micro_batches(
+    batch: Batch,
+    draws: StepDraws,
+    counts: RoleCounts,
+    parts: int,
+    whole: RoleCounts | None = None,
+    weight: Tensor | None = None,
+) -> list[MicroBatch]:
     """The step's rows in consecutive pieces of nearly one size, at most `parts` and none empty.
 
     Args:
@@ -23,14 +32,20 @@ def micro_batches(batch: Batch, draws: StepDraws, counts: RoleCounts, parts: int
         draws: the step's randomness.
         counts: rows by role.
         parts: at least 1; 1 gives the step as it is.
+        whole: rows by role of all ranks, where these rows are one rank's share.
+        weight: [B], see `MicroBatch`.
     """
     bounds = [counts.total * part // parts for part in range(parts + 1)]
     return [
-        _piece(batch, draws, counts, slice(start, stop)) for start, stop in pairwise(bounds) if stop > start
+        _piece(batch, draws, counts, slice(start, stop), whole or counts, weight)
+        for start, stop in pairwise(bounds)
+        if stop > start
     ]
 
 
-def _piece(batch: Batch, draws: StepDraws, counts: RoleCounts, rows: slice) -> MicroBatch:
+def _piece(
+    batch: Batch, draws: StepDraws, counts: RoleCounts, rows: slice, whole: RoleCounts, weight: Tensor | None
+) -> MicroBatch:
     held: dict[str, int] = {}
     first = 0
     for role in ROLES:
@@ -50,15 +65,20 @@ def _piece(batch: Batch, draws: StepDraws, counts: RoleCounts, rows: slice) -> M
         rectify_t=draws.rectify_t[one_step],
     )
     part = Batch(batch.x[rows], batch.conditioning[rows], batch.empty)
-    return MicroBatch(part, drawn, RoleCounts(**held), counts)
+    own = None if weight is None else weight[rows]
+    return MicroBatch(part, drawn, RoleCounts(**held), whole, own)
 
 
-def joined_metrics(parts: list[StepLoss]) -> dict[str, float]:
-    """The step's metrics: losses of the parts add up, every other value is the mean of the parts that have it."""
+def joined_metrics(parts: list[dict[str, float]]) -> dict[str, float]:
+    """The step's metrics: losses of the parts add up, every other value is the mean of the parts that have it.
+
+    Args:
+        parts: metrics of micro-batches or of ranks, each with `loss`.
+    """
     joined: dict[str, float] = {}
-    for name in dict.fromkeys(name for part in parts for name in part.metrics):
-        values = [part.metrics[name] for part in parts if name in part.metrics]
+    for name in dict.fromkeys(name for part in parts for name in part):
+        values = [part[name] for part in parts if name in part]
         finite = [value for value in values if not math.isnan(value)]
         joined[name] = sum(finite) / len(finite) if finite else math.nan
-    joined["loss"] = sum(part.metrics["loss"] for part in parts)
+    joined["loss"] = sum(part["loss"] for part in parts)
     return joined

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.lean_adamw import LeanAdamW
@@ -48,11 +49,16 @@ def clip_gradients(online: nn.Module, own: nn.Module | None, largest: float) -> 
     Returns:
         The network's norm before clipping; not finite if either is not.
     """
-    norm = float(torch.nn.utils.clip_grad_norm_(trained(online), largest, foreach=True))
+    norm = _whole(torch.nn.utils.clip_grad_norm_(trained(online), largest, foreach=True))
     if own is None:
         return norm
-    other = float(torch.nn.utils.clip_grad_norm_(trained(own), largest, foreach=True))
+    other = _whole(torch.nn.utils.clip_grad_norm_(trained(own), largest, foreach=True))
     return norm if torch.isfinite(torch.tensor(other)) else other
+
+
+def _whole(norm: Tensor) -> float:
+    """The norm over all ranks, where the gradient is sharded."""
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

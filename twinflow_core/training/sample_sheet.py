@@ -26,10 +26,14 @@ class SampleSheet:
         data: whose first captions are drawn.
         folder: where the sheets go; made if it is missing.
         seed: of the noise.
+        saves: whether to decode and save; the other ranks only do their part of the sampling.
     """
 
-    def __init__(self, backbone: Backbone, data: EncodedData, folder: Path, seed: int) -> None:
+    def __init__(
+        self, backbone: Backbone, data: EncodedData, folder: Path, seed: int, saves: bool = True
+    ) -> None:
         self.backbone = backbone
+        self.saves = saves
         self.folder = folder
         captions = data.caption[torch.arange(PICTURES) % len(data)]
         self.conditioning = data.conditioning[captions]
@@ -44,7 +48,10 @@ class SampleSheet:
         def bound(x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
             return velocity(x_t, t, r, conditioning)
 
-        sheet = torch.cat([self._row(sample_few_steps(bound, noises.to(device))) for noises in self.noises])
+        drawn = [sample_few_steps(bound, noises.to(device)) for noises in self.noises]
+        if not self.saves:
+            return
+        sheet = torch.cat([self._row(latents) for latents in drawn])
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet.numpy()).save(self.folder / f"step_{step:06d}.png")
 

@@ -49,12 +49,18 @@ class MicroBatch:
         counts: rows by role.
         whole: rows by role of the whole step, which losses are means over, so that the gradients of its
             micro-batches add up to the step's. Equals `counts` where the step is one micro-batch.
+        weight: [B], 0 for rows that only fill the share of a rank (see `rank_rows`); None where all count.
     """
 
     batch: Batch
     draws: StepDraws
     counts: RoleCounts
     whole: RoleCounts
+    weight: Tensor | None = None
+
+    def weighted(self, row_loss: Tensor) -> Tensor:
+        """The losses of all rows, [B], without those that do not count."""
+        return row_loss if self.weight is None else row_loss * self.weight
 
 
 @dataclass(frozen=True)

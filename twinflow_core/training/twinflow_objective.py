@@ -39,6 +39,7 @@ def twinflow_loss(
     counts: RoleCounts,
     options: FinetuneParams,
     whole: RoleCounts | None = None,
+    weight: Tensor | None = None,
 ) -> StepLoss:
     """L = L_rcgm + adversarial_weight L_adv + rectify_weight L_rectify.
 
@@ -49,6 +50,7 @@ def twinflow_loss(
         counts: rows by role.
         options: order, delta, guidance, weights.
         whole: rows by role of the whole step, where the batch is only a part of it.
+        weight: [B], a factor on the loss of each row.
 
     Returns:
         The mean loss over the whole step's rows; rectification is a mean over its own rows.
@@ -65,10 +67,14 @@ def twinflow_loss(
         target, clamped = _real_targets(networks, batch, x_t, v_star, prediction, draws, counts, options)
         target = torch.cat([target, v[real.stop :]])
     row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, real, options)
+    if weight is not None:
+        row_loss = row_loss * weight
     loss = row_loss.sum() / whole.total
-    metrics = _by_role(row_loss.detach(), counts) | {"rcgm_clamped": clamped}
+    metrics = _by_role(row_loss.detach(), counts, weight) | {"rcgm_clamped": clamped}
     if counts.one_step and options.rectify_weight > 0:
         rows_lost, rectify_metrics = _rectification(networks, batch, draws, counts, prediction, options)
+        if weight is not None:
+            rows_lost = rows_lost * weight[: counts.one_step]
         loss = loss + options.rectify_weight * (rows_lost.sum() / whole.one_step)
         metrics |= rectify_metrics
     return StepLoss(loss, metrics | {"loss": float(loss.detach())})
@@ -205,10 +211,11 @@ def _row_weight(draws: StepDraws, real: slice, options: FinetuneParams) -> Tenso
     return torch.cat([weight[real], fake])
 
 
-def _by_role(row_loss: Tensor, counts: RoleCounts) -> dict[str, float]:
-    parts = row_loss.split([counts.one_step, counts.near, counts.any, counts.fake])
+def _by_role(row_loss: Tensor, counts: RoleCounts, weight: Tensor | None) -> dict[str, float]:
+    """The mean loss of each role's rows that count; not a number where there are none."""
+    by_role = [counts.one_step, counts.near, counts.any, counts.fake]
     names = ("loss_one_step", "loss_near", "loss_any", "loss_fake")
-    return {
-        name: float(part.mean()) if len(part) else float("nan")
-        for name, part in zip(names, parts, strict=True)
-    }
+    if weight is None:
+        return {name: float(part.mean()) for name, part in zip(names, row_loss.split(by_role), strict=True)}
+    pairs = zip(row_loss.split(by_role), weight.split(by_role), strict=True)
+    return {name: float(part.sum() / own.sum()) for name, (part, own) in zip(names, pairs, strict=True)}

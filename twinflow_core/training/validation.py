@@ -8,8 +8,10 @@ from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.draws import batch_rows
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.objectives import Objective
+from twinflow_core.training.rank_rows import rows_here
+from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.roles import role_counts
-from twinflow_core.training.step import Batch, MicroBatch, Network, Networks
+from twinflow_core.training.step import Network, Networks
 from twinflow_core.training.twinflow_draws import draw_step
 
 # No training step has this number, so none shares its draws.
@@ -24,6 +26,7 @@ def validation_loss(
     data: EncodedData,
     options: FinetuneParams,
     device: torch.device,
+    ranks: Ranks,
 ) -> float:
     """One batch's loss, comparable from step to step of a run.
 
@@ -34,16 +37,13 @@ def validation_loss(
         data: the held-out rows.
         options: batch size, seed and shares.
         device: where the networks are.
+        ranks: who shares the batch; all ask together and hear the same.
     """
     counts = role_counts(
         {role: options.shares.get(role, 0.0) for role in objective.roles}, 0, options.batch_size
     )
     rows = batch_rows(options.seed, 0, options.batch_size, len(data))
-    batch = Batch(
-        data.latents[rows].to(device),
-        data.conditioning[data.caption[rows]].to(device),
-        data.empty.to(device),
-    )
-    draws = draw_step(options.seed, STEP, counts, data.latent_shape, options.data_free).to(device)
-    whole = MicroBatch(batch, draws, counts, counts)
-    return objective.loss(Networks(averaged, averaged, base), whole, options.steps).metrics["loss"]
+    draws = draw_step(options.seed, STEP, counts, data.latent_shape, options.data_free)
+    (here,) = rows_here(data, rows, data.caption[rows], draws, counts, ranks, device)
+    lost = objective.loss(Networks(averaged, averaged, base), here, options.steps).metrics["loss"]
+    return sum(each["loss"] for each in ranks.gather({"loss": lost}))
