@@ -73,6 +73,10 @@ class FinetuneParams(Section):
     sample_every: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
+    gradient_checkpointing: bool = False
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_offload"] = "adamw"
+    weights: Literal["float32", "bfloat16"] = "float32"
+    quantized_base: Literal["none", "int8", "nf4"] = "none"
     meanflow: MeanflowParams = MeanflowParams()
     vsd: VsdParams = VsdParams()
     launch: LaunchParams = LaunchParams()
@@ -89,6 +93,22 @@ class FinetuneParams(Section):
         return self
 
     @model_validator(mode="after")
+    def _few_bits_go_with_what_is_frozen(self) -> FinetuneParams:
+        if self.weights == "bfloat16" and self.precision == "float32":
+            raise ValueError(
+                "weights in bfloat16 are computed with in bfloat16: set precision to auto or bfloat16"
+            )
+        if self.quantized_base != "none" and self.lora_rank == 0:
+            raise ValueError(
+                "quantized_base rounds weights that stay frozen: give lora_rank a positive value"
+            )
+        if self.quantized_base != "none" and self.objective == "vsd" and self.vsd.fake_score == "full":
+            raise ValueError(
+                "vsd.fake_score full trains a copy of the base, which is quantised: set it to lora"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _many_processes_need_rows_and_plain_calls(self) -> FinetuneParams:
         total = self.launch.total
         if total > self.batch_size:
@@ -102,6 +122,12 @@ class FinetuneParams(Section):
             raise ValueError(
                 "forward_mode works on one process: set meanflow.derivative to finite_difference, or "
                 "launch.processes and launch.nodes to 1"
+            )
+        few_bits = (self.optimizer, self.weights, self.quantized_base) != ("adamw", "float32", "none")
+        if total > 1 and few_bits:
+            raise ValueError(
+                "optimizer, weights and quantized_base have their defaults where several processes share the "
+                "weights: set them to adamw, float32 and none, or launch.processes and launch.nodes to 1"
             )
         return self
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,6 +112,34 @@ def test_the_candidate_is_a_stock_pipeline_with_changed_weights(line: Path) -> N
     before, after = load_file(line / "models/base" / name), load_file(line / "models/candidate" / name)
     assert before.keys() == after.keys()
     assert any(not before[key].equal(after[key]) for key in before)
+
+
+def test_a_low_rank_candidate_on_a_quantised_base_is_the_base_on_disk_and_its_adapter(
+    params: Params, line: Path, tmp_path: Path
+) -> None:
+    few_bits: dict[str, Any] = {"lora_rank": 2, "quantized_base": "nf4", "weights": "bfloat16"}
+    options = params.finetune.model_copy(update=few_bits | {"steps": 2, "objective": "flow_matching"})
+    (tmp_path / "data").symlink_to(line / "data")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/base").symlink_to(line / "models/base")
+    finetune(params.model_copy(update={"finetune": options}), tmp_path)
+    name = "transformer/diffusion_pytorch_model.safetensors"
+    before, after = load_file(line / "models/base" / name), load_file(tmp_path / "models/candidate" / name)
+    adapter = load_file(tmp_path / "models/candidate/lora/pytorch_lora_weights.safetensors")
+    terms = {
+        key.removeprefix("transformer.").removesuffix(".lora_A.weight"): (
+            key,
+            key.replace("lora_A", "lora_B"),
+        )
+        for key in adapter
+        if "lora_A" in key
+    }
+    for key, weight in before.items():
+        down, up = terms.get(key.removesuffix(".weight"), (None, None))
+        expected = weight if down is None or up is None else weight + adapter[up] @ adapter[down]
+        assert torch.allclose(after[key], expected, atol=1e-6, rtol=0), key
+    assert any(adapter[up].ne(0).any() for _, up in terms.values())
+    assert (tmp_path / "models/candidate/lora/target_time.safetensors").is_file()
 
 
 def test_metrics_have_the_keys_that_gates_read(line: Path) -> None:

@@ -39,6 +39,12 @@ class Conditioning:
         """The same on another device."""
         return self._each(lambda part: part.to(device))
 
+    def in_type(self, dtype: torch.dtype) -> Conditioning:
+        """The same with embeddings of this floating type; the mask stays what it is."""
+        return Conditioning(
+            self.prompt_embeds.to(dtype), None if self.pooled is None else self.pooled.to(dtype), self.mask
+        )
+
     @staticmethod
     def cat(parts: list[Conditioning]) -> Conditioning:
         """Rows of several batches of one family and one T, one after the other."""

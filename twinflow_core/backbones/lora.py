@@ -30,15 +30,30 @@ def add_lora(transformer: nn.Module, rank: int, seed: int) -> None:
         torch.manual_seed(seed)
         inject_adapter_in_model(config, transformer, ADAPTER)
     for name, parameter in transformer.named_parameters():
-        parameter.requires_grad_(".lora_" in name)
+        parameter.requires_grad_(is_lora(name))
+        if is_lora(name):
+            # peft gives them the type of their layer, which may be too short for what they learn in a step.
+            parameter.data = parameter.data.float()
+
+
+def is_lora(name: str) -> bool:
+    """Whether a parameter or a module (a dot at its end) of this name is part of a low-rank term."""
+    return ".lora_" in name
 
 
 def merge_lora(transformer: nn.Module) -> None:
     """Add the low-rank terms to their layers and put the stock layers back in place."""
-    for name, module in list(transformer.named_modules()):
+    for module in transformer.modules():
         if isinstance(module, BaseTunerLayer):
             layer: Any = module
             layer.merge()
+    remove_lora(transformer)
+
+
+def remove_lora(transformer: nn.Module) -> None:
+    """Put the layers that low-rank terms were added to back in place, as they are."""
+    for name, module in list(transformer.named_modules()):
+        if isinstance(module, BaseTunerLayer):
             parent, _, attribute = name.rpartition(".")
-            setattr(transformer.get_submodule(parent), attribute, layer.get_base_layer())
+            setattr(transformer.get_submodule(parent), attribute, module.get_base_layer())
     vars(transformer).pop("peft_config", None)

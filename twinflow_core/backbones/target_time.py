@@ -46,8 +46,8 @@ class TargetTime(nn.Module):
     def _add(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         if self.r is None:
             return output
-        frequencies = self.project(TIME_SCALE * self.r).to(output.dtype)
-        return output + self.r.unsqueeze(1).to(output.dtype) * self.embed(frequencies)
+        frequencies = self.project(TIME_SCALE * self.r).to(self.embed.linear_1.weight.dtype)
+        return output + self.r.unsqueeze(1).to(output.dtype) * self.embed(frequencies).to(output.dtype)
 
 
 def sign_sensitivity(velocity: Tensor, mirrored: Tensor) -> float:

@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from twinflow_core.backbones.conditioning import Conditioning
@@ -18,7 +19,12 @@ class Velocity(nn.Module, ABC):
     Args:
         transformer: stays as it is, but for the hook.
         host: the MLP in it that embeds time, which the target time is added to.
+
+    Attributes:
+        weight_type: what latents and prompts are cast to for the transformer, or None if they go in as they are.
     """
+
+    weight_type: torch.dtype | None = None
 
     def __init__(self, transformer: Any, host: Any) -> None:
         super().__init__()
@@ -35,15 +41,19 @@ class Velocity(nn.Module, ABC):
             conditioning: the prompts of the B rows.
         """
         self.target_time.r = r
-        return self.predict(x_t, t, conditioning).to(x_t.dtype)
+        if self.weight_type is None:
+            return self.predict(x_t, t, conditioning).to(x_t.dtype)
+        short = conditioning.in_type(self.weight_type)
+        return self.predict(x_t.to(self.weight_type), t, short).to(x_t.dtype)
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """Call the transformer in its own convention: scale and sign of time, packing, masks, output's sign."""
 
     def copy(self) -> Self:
-        """A copy with a hook of its own and without gradients; it shares the parameters that are frozen."""
+        """A copy with a hook of its own and without gradients; it shares buffers and the parameters that are frozen."""
         shared: dict[int, Any] = {id(p): p for p in self.parameters() if not p.requires_grad}
+        shared |= {id(buffer): buffer for buffer in self.buffers()}
         twin = copy.deepcopy(self, shared)
         return twin.requires_grad_(False).eval()
 

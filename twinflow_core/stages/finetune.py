@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from twinflow_core.backbones.adapter import put_adapter, save_adapter
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.lora import merge_lora
-from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
@@ -44,17 +44,21 @@ def finetune(params: Params, root: Path) -> None:
 
 def _train_alone(params: Params, root: Path, resume: Resume) -> None:
     backbone = load_backbone(root / BASE)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    training = _training(backbone.velocity.to(device), backbone, params, root, resume, ALONE)
-    backbone.velocity.load_state_dict(training.run().state_dict())
+    training = _training(backbone, params, root, resume, ALONE)
+    averaged = training.run()
+    if params.finetune.lora_rank:
+        # As it is on disk: training may have rounded its own.
+        backbone = load_backbone(root / BASE)
+        put_adapter(averaged, backbone.velocity, params.finetune.lora_rank)
+    else:
+        backbone.velocity.to("cpu", torch.float32).load_state_dict(averaged.state_dict())
     _save(backbone, training, root)
 
 
 def _train_as_rank(params: Params, root: Path, resume: Resume) -> None:
     """The same on each of many processes; the first one saves. All end together: the last of them would be missed."""
     with joined_ranks() as ranks:
-        backbone = load_backbone(root / BASE)
-        training = _training(backbone.velocity, backbone, params, root, resume, ranks)
+        training = _training(load_backbone(root / BASE), params, root, resume, ranks)
         training.run()
         whole = load_backbone(root / BASE) if ranks.first else None
         training.collect(whole.velocity if whole else None)
@@ -63,21 +67,24 @@ def _train_as_rank(params: Params, root: Path, resume: Resume) -> None:
         ranks.wait()
 
 
-def _training(
-    velocity: Velocity, backbone: Backbone, params: Params, root: Path, resume: Resume, ranks: Ranks
-) -> Training:
+def _training(backbone: Backbone, params: Params, root: Path, resume: Resume, ranks: Ranks) -> Training:
     torch.use_deterministic_algorithms(True, warn_only=True)
     validation = EncodedData.load(root / ENCODED, "validation")
     samples = resume.folder / "samples"
     sheet = SampleSheet(backbone, validation, samples, params.finetune.seed, saves=ranks.first)
     train = EncodedData.load(root / ENCODED, "train")
-    return Training(velocity, train, params.finetune, resume, validation, sheet.draw, ranks)
+    # Ranks move their shards themselves.
+    device = "cuda" if ranks is ALONE and torch.cuda.is_available() else None
+    options = params.finetune
+    return Training(backbone.velocity, train, options, resume, validation, sheet.draw, ranks, device)
 
 
 def _save(backbone: Backbone, training: Training, root: Path) -> None:
-    backbone.velocity.to("cpu")
-    merge_lora(backbone.velocity.transformer)
+    """Write the candidate; of a low-rank training the adapter beside the base that it is merged with."""
     with whole_folder(root / OUTPUT) as output:
+        if training.options.lora_rank:
+            save_adapter(backbone, output)
+            merge_lora(backbone.velocity.transformer)
         backbone.save(output)
         _write_log(training.log, output / LOG)
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 
-def generator(seed: int, step: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on its three arguments alone."""
+def generator(seed: int, step: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on its arguments alone; what it draws differs between kinds of device."""
     digest = hashlib.sha256(f"{seed}/{step}/{purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
 def normal(seed: int, step: int, purpose: str, shape: tuple[int, ...]) -> Tensor:

@@ -29,4 +29,9 @@ def update_average(average: nn.Module, online: nn.Module, decay: float) -> None:
         for a, o in zip(average.parameters(), online.parameters(), strict=True)
         if o.requires_grad
     ]
-    torch._foreach_lerp_([a for a, _ in trained], [o for _, o in trained], 1 - decay)
+    alike = [(a, o) for a, o in trained if a.dtype == o.dtype]
+    torch._foreach_lerp_([a for a, _ in alike], [o for _, o in alike], 1 - decay)
+    # One by one, so that no second float32 copy of a bfloat16 network stands beside its average.
+    for a, o in trained:
+        if a.dtype != o.dtype:
+            a.lerp_(o.to(a.dtype), 1 - decay)

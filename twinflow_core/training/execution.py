@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 import torch
 
+from twinflow_core.backbones.short_weights import lengthened_copy
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.sharding import fill_from, shard, without_values
 from twinflow_core.training.step import Network, Networks
+from twinflow_core.training.trainable import frozen_base
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -40,7 +42,7 @@ def make_twins(
         precision: see `is_short`.
     """
     if ranks.mesh is None:
-        return online.copy(), online.copy() if with_base else None
+        return lengthened_copy(online), frozen_base(online) if with_base else None
     averaged, base = without_values(online), without_values(online) if with_base else None
     device = ranks.mesh.device_type
     for network in (online, averaged, base):

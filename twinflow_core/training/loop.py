@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.backbones.lora import add_lora
 from twinflow_core.backbones.target_time import sign_sensitivity
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
@@ -31,6 +30,7 @@ from twinflow_core.training.schedule import learning_rate_factor
 from twinflow_core.training.sharding import gather_into
 from twinflow_core.training.speed import Speed
 from twinflow_core.training.step import MicroBatch
+from twinflow_core.training.trainable import make_trainable
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.validation import validation_loss
 
@@ -48,6 +48,7 @@ class Training:
         validation: held-out rows, or None to log no validation loss.
         watch: told the averaged network and the finished steps, every `sample_every` steps.
         ranks: the processes that train together; their networks are sharded over them.
+        device: where to train, or None to stay where the network is, or goes with several ranks.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class Training:
         validation: EncodedData | None = None,
         watch: Callable[[Velocity, int], None] | None = None,
         ranks: Ranks = ALONE,
+        device: str | None = None,
     ) -> None:
-        self.online = _trainable(online.train(), options)
+        self.online = make_trainable(online.train(), options).to(device)
         self.averaged, self.base = make_twins(self.online, needs_base(options), ranks, options.precision)
         self.objective = make_objective(options, self.base)
         self.data, self.validation = data, validation
@@ -107,7 +109,7 @@ class Training:
 
     def collect(self, target: Velocity | None) -> None:
         """Copy the averaged weights out of the shards; all ranks call this, one of them with a network to fill."""
-        gather_into(_trainable(target, self.options) if target is not None else None, self.averaged)
+        gather_into(make_trainable(target, self.options) if target is not None else None, self.averaged)
 
     def _tell(self, reporter: Reporter, note: str) -> None:
         if self.ranks.first:
@@ -190,14 +192,6 @@ class Training:
         state = restore_progress(self.resume, self.trained, self.ranks)
         if state is not None:
             self.finished_steps, self.log = state
-
-
-def _trainable(online: Velocity, options: FinetuneParams) -> Velocity:
-    """The network with what is to be trained marked: everything, or low-rank weights and the target time."""
-    online.requires_grad_(True)
-    if options.lora_rank:
-        add_lora(online.transformer, options.lora_rank, options.seed)
-    return online
 
 
 def _is_due(finished_steps: int, every: int) -> bool:

@@ -7,22 +7,31 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.training.lean_adamw import LeanAdamW
+from twinflow_core.training.offloaded_adamw import OffloadedAdamW
 
 # The factor of a parameter group on the run's learning rate.
 FACTOR = "factor"
 
 
-def make_optimizer(online: nn.Module, own: nn.Module | None, options: FinetuneParams) -> torch.optim.AdamW:
+def make_optimizer(
+    online: nn.Module, own: nn.Module | None, options: FinetuneParams
+) -> torch.optim.Optimizer:
     """One optimiser without weight decay; the objective's own weights have their own rate.
 
     Args:
         online: the network; only parameters that require a gradient are taken.
         own: the objective's weights, or None.
-        options: rates and averages.
+        options: rates and averages, and where and in how many bits the optimiser's own state is kept.
     """
     groups = [{"params": trained(online), FACTOR: 1.0}]
     if own is not None:
         groups.append({"params": trained(own), FACTOR: options.vsd.learning_rate_factor})
+    if options.optimizer == "adamw_offload":
+        return OffloadedAdamW(groups, options.learning_rate, options.betas)
+    eight_bit = options.optimizer == "adamw_8bit"
+    if eight_bit or options.weights == "bfloat16":
+        return LeanAdamW(groups, options.learning_rate, options.betas, eight_bit, options.seed)
     return torch.optim.AdamW(
         groups, lr=options.learning_rate, betas=options.betas, weight_decay=0.0, fused=True
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twinflow_core.backbones.lora import add_lora, merge_lora
+from twinflow_core.backbones.lora import add_lora, remove_lora
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.distribution_matching import distribution_matching_target
@@ -25,7 +25,7 @@ def make_fake_score(base: Velocity, options: FinetuneParams) -> Velocity:
     """A network that starts as the base: with low-rank weights on the base's own, or a full copy."""
     if options.vsd.fake_score == "lora":
         fake = base.copy()
-        merge_lora(fake.transformer)
+        remove_lora(fake.transformer)
         add_lora(fake.transformer, options.vsd.rank, options.seed)
     else:
         fake = base.independent_copy()
