@@ -10,11 +10,20 @@ from transformers.utils import logging as transformers_logging
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.plain_folder import INDEX, read_index, require_plain
+from twinflow_core.backbones.qwen_image import QwenImageBackbone
+from twinflow_core.backbones.sana import SanaBackbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.errors import TwinflowError
 
 # By the class that `model_index.json` names.
-FAMILIES: dict[str, type[Backbone]] = {family.pipeline_type.__name__: family for family in (Sd3Backbone,)}
+FAMILIES: dict[str, type[Backbone]] = {
+    family.pipeline_type.__name__: family
+    for family in (
+        QwenImageBackbone,
+        SanaBackbone,
+        Sd3Backbone,
+    )
+}
 
 
 def pipeline_class(folder: Path) -> str:
