@@ -25,7 +25,7 @@ def put_adapter(learnt: Velocity, fresh: Velocity, rank: int) -> None:
         fresh: the float32 base without low-rank weights; changed in place.
         rank: of the terms.
     """
-    add_lora(fresh.transformer, rank, seed=0)
+    add_lora(fresh.transformer, rank, 0, fresh.lora_layers)
     fresh.transformer.load_state_dict(_low_rank_weights(learnt.transformer), strict=False)
     fresh.target_time.load_state_dict(learnt.target_time.state_dict())
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.lora import LAYERS
 from twinflow_core.backbones.target_time import TargetTime
 
 
@@ -21,9 +22,11 @@ class Velocity(nn.Module, ABC):
         host: the MLP in it that embeds time, which the target time is added to.
 
     Attributes:
+        lora_layers: ends of the names of the layers that low-rank weights are put on.
         weight_type: what latents and prompts are cast to for the transformer, or None if they go in as they are.
     """
 
+    lora_layers: ClassVar[tuple[str, ...]] = LAYERS
     weight_type: torch.dtype | None = None
 
     def __init__(self, transformer: Any, host: Any) -> None:

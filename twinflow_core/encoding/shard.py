@@ -46,6 +46,7 @@ class EncodeTask:
         base: the base model's folder.
         cache: the folder of encoded shards.
         encoders: hashes of what encodes.
+        resolution: side of the images, in pixels.
         batch_size: images, and captions, encoded at a time.
         device: where the encoders run.
     """
@@ -55,6 +56,7 @@ class EncodeTask:
     base: Path
     cache: Path
     encoders: Encoders
+    resolution: int
     batch_size: int
     device: str
 
@@ -127,13 +129,13 @@ def release_encoders() -> None:
 
 def loaded_backbone(task: EncodeTask) -> Backbone:
     """The base model of a task, its encoders on the task's device; loaded once a process."""
-    return _backbone(task.base, task.encoders, task.device)
+    return _backbone(task.base, task.encoders, task.resolution, task.device)
 
 
 @lru_cache(maxsize=1)
-def _backbone(base: Path, encoders: Encoders, device: str) -> Backbone:
+def _backbone(base: Path, encoders: Encoders, resolution: int, device: str) -> Backbone:
     # `encoders` tells another model in the same place apart.
-    backbone = load_backbone(base)
+    backbone = load_backbone(base, resolution)
     for name, part in backbone.pipeline.components.items():
         if isinstance(part, torch.nn.Module) and name not in DENOISERS:
             part.to(device)

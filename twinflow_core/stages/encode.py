@@ -22,7 +22,6 @@ from twinflow_core.encoding.shard import (
     release_encoders,
 )
 from twinflow_core.encoding.shard_files import SUFFIX
-from twinflow_core.errors import TwinflowError
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
 from twinflow_core.progress import Reporter
@@ -42,14 +41,15 @@ def encode(params: Params, root: Path) -> None:
     finished shards of one that was killed.
 
     Raises:
-        TwinflowError: data.resolution is not the base model's.
+        TwinflowError: the base model does not make images of data.resolution.
     """
     cache = state_home(root) / CACHE
     cache.mkdir(parents=True, exist_ok=True)
     with whole_folder(root / OUTPUT) as output, FileLock(cache.with_suffix(".lock")):
         tasks = _tasks(params, root, output, cache)
         try:
-            _require_resolution(tasks[0], params.data.resolution)
+            # Refuses a resolution that the model does not make, before any worker starts.
+            loaded_backbone(tasks[0])
             shards = list(_encoded(tasks, params, count_all(root / PREPARED)))
         finally:
             release_encoders()
@@ -62,25 +62,15 @@ def count_all(prepared: Path) -> int:
     return sum(count_rows(prepared, split) for split in SPLITS)
 
 
-def _require_resolution(task: EncodeTask, wanted: int) -> None:
-    resolution = loaded_backbone(task).resolution
-    if resolution != wanted:
-        raise TwinflowError(
-            f"The base model makes {resolution}-pixel images, not {wanted}.",
-            where="params.yaml: data.resolution",
-            fix=f"Set it to {resolution}.",
-        )
-
-
 def _tasks(params: Params, root: Path, output: Path, cache: Path) -> list[EncodeTask]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # Sums are rounded by how many threads share them.
     threads = f"{torch.get_num_threads()} threads"
     kind = torch.cuda.get_device_name() if device == "cuda" else threads
-    size = params.encode.batch_size
-    encoders = identify_encoders(root / BASE, params.data.resolution, size, kind)
+    side, size = params.data.resolution, params.encode.batch_size
+    encoders = identify_encoders(root / BASE, side, size, kind)
     return [
-        EncodeTask(path, output / f"{path.stem}{SUFFIX}", root / BASE, cache, encoders, size, device)
+        EncodeTask(path, output / f"{path.stem}{SUFFIX}", root / BASE, cache, encoders, side, size, device)
         for split in SPLITS
         for path in shard_paths(root / PREPARED, split)
     ]

@@ -22,7 +22,7 @@ def make_trainable(online: Velocity, options: FinetuneParams) -> Velocity:
     if options.quantized_base != "none":
         quantize_blocks(online.transformer, options.quantized_base)
     if options.lora_rank:
-        add_lora(online.transformer, options.lora_rank, options.seed)
+        add_lora(online.transformer, options.lora_rank, options.seed, online.lora_layers)
     if options.weights == "bfloat16":
         shorten(online)
     return online
