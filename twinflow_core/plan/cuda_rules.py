@@ -60,7 +60,10 @@ class CudaRules(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self.autocast and func in SHORTENED:
-            args, kwargs = _each(args, self._short), {key: self._short(value) for key, value in kwargs.items()}
+            args, kwargs = (
+                _each(args, self._short),
+                {key: self._short(value) for key, value in kwargs.items()},
+            )
         elif self.autocast and func in LENGTHENED:
             args, kwargs = _each(args, _long), {key: _long(value) for key, value in kwargs.items()}
         if func is F.scaled_dot_product_attention:
@@ -72,7 +75,9 @@ class CudaRules(TorchFunctionMode):
     def _short(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
             return value
-        cacheable = self.cache is not None and value.requires_grad and value.is_leaf and torch.is_grad_enabled()
+        cacheable = (
+            self.cache is not None and value.requires_grad and value.is_leaf and torch.is_grad_enabled()
+        )
         if not cacheable:
             return value.to(torch.bfloat16)
         assert self.cache is not None
@@ -86,7 +91,9 @@ def _long(value: Any) -> Any:
 
 
 def _each(args: tuple[Any, ...], change: Callable[[Any], Any]) -> tuple[Any, ...]:
-    return tuple([change(one) for one in arg] if isinstance(arg, (list, tuple)) else change(arg) for arg in args)
+    return tuple(
+        [change(one) for one in arg] if isinstance(arg, (list, tuple)) else change(arg) for arg in args
+    )
 
 
 def _attention(

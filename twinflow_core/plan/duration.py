@@ -72,7 +72,7 @@ def plan_duration(
 
 
 def _update_seconds(setting: Setting, parameters: Parameters, gpu: Gpu) -> float:
-    """Weights, gradients, moments and average read and written once; over the bus where the moments are with the CPU."""
+    """Weights, gradients, moments and average read and written once; by the bus for moments on the CPU."""
     trained = trainable_parameters(setting, parameters) / setting.processes
     width = 4 if setting.lora_rank else BYTES[setting.weights]
     # Gradient (clip and update), weight, average and its weight; two moments.

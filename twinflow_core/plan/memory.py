@@ -80,9 +80,7 @@ def trainable_parameters(setting: Setting, parameters: Parameters) -> int:
     return own + parameters.target_time
 
 
-def plan_memory(
-    options: FinetuneParams, setting: Setting, parameters: Parameters, calls: Calls
-) -> Memory:
+def plan_memory(options: FinetuneParams, setting: Setting, parameters: Parameters, calls: Calls) -> Memory:
     """What one GPU needs.
 
     Args:

@@ -46,9 +46,7 @@ def count_parameters(model: PlannedModel) -> Parameters:
     """Build the transformer on the meta device and count."""
     family = FAMILIES[model.class_name]
     network: Any = build(model.class_name, model.config)
-    blocks = [
-        block for child in network.children() if isinstance(child, nn.ModuleList) for block in child
-    ]
+    blocks = [block for child in network.children() if isinstance(child, nn.ModuleList) for block in child]
     linears = [part for block in blocks for part in block.modules() if isinstance(part, nn.Linear)]
     adapted = [
         part

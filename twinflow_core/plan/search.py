@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from twinflow_core.plan.setting import Optimizer, Quantized, Setting
+from twinflow_core.plan.setting import Number, Optimizer, Quantized, Setting
 
 LORA_RANK = 64
+LEAST_LORA_RANK = 16
 MOST_PROCESSES = 16
+NUMBERS: tuple[Number, ...] = ("float32", "bfloat16")
 
 
 def candidates(asked: Setting) -> Iterator[list[Setting]]:
@@ -18,13 +20,13 @@ def candidates(asked: Setting) -> Iterator[list[Setting]]:
     1. The same numbers: more parts a step, repeated blocks, an optimizer in the CPU's memory.
     2. Rounded: weights in bfloat16, moments in eight bits.
     3. Low-rank weights in place of all.
-    4. These on a quantised base.
+    4. These on a quantised base, at last of a lower rank.
     """
     yield list(_same_numbers(asked))
     yield [
         replace(each, weights=weights, optimizer=optimizer)
         for each in _same_numbers(asked)
-        for weights, optimizer in product(("float32", "bfloat16"), _optimizers(asked))
+        for weights, optimizer in product(NUMBERS, _optimizers(asked))
         if asked.precision == "bfloat16" or weights == "float32"
     ]
     low_rank = replace(asked, lora_rank=asked.lora_rank or LORA_RANK)
@@ -32,11 +34,12 @@ def candidates(asked: Setting) -> Iterator[list[Setting]]:
         yield list(_same_numbers(low_rank))
     if low_rank.precision == "bfloat16":
         yield [replace(each, weights="bfloat16") for each in _same_numbers(low_rank)]
+        on_short = [replace(each, weights="bfloat16") for each in _same_numbers(low_rank)]
         kinds: tuple[Quantized, ...] = ("int8", "nf4")
         for kind in kinds:
-            yield [
-                replace(each, weights="bfloat16", quantized_base=kind) for each in _same_numbers(low_rank)
-            ]
+            yield [replace(each, quantized_base=kind) for each in on_short]
+        if low_rank.lora_rank > LEAST_LORA_RANK:
+            yield [replace(each, quantized_base="nf4", lora_rank=LEAST_LORA_RANK) for each in on_short]
 
 
 def on_more_gpus(asked: Setting) -> Iterator[list[Setting]]:
@@ -50,9 +53,7 @@ def on_more_gpus(asked: Setting) -> Iterator[list[Setting]]:
 
 def changes(asked: Setting, found: Setting) -> dict[str, object]:
     """What of the setting differs from what was asked."""
-    return {
-        name: value for name, value in vars(found).items() if value != vars(asked)[name]
-    }
+    return {name: value for name, value in vars(found).items() if value != vars(asked)[name]}
 
 
 def _optimizers(asked: Setting) -> tuple[Optimizer, ...]:
