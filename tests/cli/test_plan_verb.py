@@ -13,6 +13,7 @@ from twinflow_core.cli.app import app
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_plan_of_the_bundled_base(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     told = CliRunner().invoke(app, ["plan", "--json"])

@@ -89,6 +89,7 @@ def test_validation_takes_a_whole_step_at_once_without_gradient() -> None:
     assert validation_calls(options(validate_every=0)) == ()
 
 
+@pytest.mark.slow
 def test_parts_that_do_not_depend_on_rows_follow_from_the_parameters() -> None:
     parameters = count_parameters(TINY)
     trained = parameters.transformer + parameters.target_time
@@ -102,6 +103,7 @@ def test_parts_that_do_not_depend_on_rows_follow_from_the_parameters() -> None:
     assert memory.total == sum(memory.parts().values())
 
 
+@pytest.mark.slow
 def test_low_rank_training_shares_its_frozen_weights_and_trains_little() -> None:
     full, low = tiny_plan(BIG).asked, tiny_plan(BIG, lora_rank=2).asked
     assert low.trainable < full.trainable / 2
@@ -109,6 +111,7 @@ def test_low_rank_training_shares_its_frozen_weights_and_trains_little() -> None
     assert low.memory.optimizer == 8 * low.trainable
 
 
+@pytest.mark.slow
 def test_shards_divide_what_stays_and_gather_what_runs() -> None:
     alone = tiny_plan(BIG).asked.memory
     shared = tiny_plan(BIG, Setting(batch_size=8, processes=4)).asked.memory
@@ -131,6 +134,7 @@ def test_what_fits_as_asked_is_left_as_it_is() -> None:
     assert made.more_gpus is None
 
 
+@pytest.mark.slow
 def test_a_smaller_gpu_first_keeps_the_numbers_and_then_rounds() -> None:
     asked = tiny_plan(BIG).asked
     memory = asked.memory

@@ -87,6 +87,7 @@ def test_saved_bytes_are_those_that_autograd_keeps(small: str, checkpointing: bo
     assert traced.training_flops > 1.2 * plain.training_flops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora_rank", [0, 4])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("small", ["sd3", "sana"])
