@@ -10,6 +10,7 @@ import typer
 from twinflow_core.cli import (
     audit_verbs,
     channel_verbs,
+    plan_verb,
     registry_verbs,
     run_verbs,
     service_verbs,
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verbs in (run_verbs, registry_verbs, channel_verbs, audit_verbs, service_verbs, serving_verbs):
+for verbs in (run_verbs, plan_verb, registry_verbs, channel_verbs, audit_verbs, service_verbs, serving_verbs):
     verbs.add_to(app)
 
 

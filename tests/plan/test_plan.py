@@ -1,0 +1,190 @@
+"""Counts of real models, memory by part, what fits, and the real objective's cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.plan.test_trace import SMALL
+from twinflow_core.backbones.lora import add_lora
+from twinflow_core.errors import TwinflowError
+from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.params import load_params
+from twinflow_core.plan.document import plan_document
+from twinflow_core.plan.gpus import GIB, Gpu, find_gpu, parse_size
+from twinflow_core.plan.memory import CONTEXT, UNUSABLE
+from twinflow_core.plan.named_models import PlannedModel, model_in, model_names, named_model
+from twinflow_core.plan.parameters import count_parameters
+from twinflow_core.plan.plan import Plan, make_plan
+from twinflow_core.plan.search import candidates
+from twinflow_core.plan.setting import Setting, setting_of
+from twinflow_core.plan.step_calls import equivalents_a_row, training_calls, validation_calls
+from twinflow_core.plan.trace import build
+
+REPOSITORY = Path(__file__).parents[2]
+OPTIONS = load_params(REPOSITORY / "params.yaml").finetune
+# What the models' publishers say, in billions.
+PUBLISHED = {
+    "sd3.5-medium": 2.24, "sd3.5-large": 8.06, "sana-0.6b": 0.592, "sana-1.6b": 1.604, "qwen-image": 20.43,
+    "z-image": 6.15, "flux.1-dev": 11.9, "flux.2-dev": 32.2, "flux.2-klein-4b": 3.88, "flux.2-klein-9b": 9.08,
+}  # fmt: skip
+TINY = PlannedModel("tiny", *SMALL["sana"], 0, "here")
+BIG = Gpu("big", 80 * GIB, 100, 50, 1e12)
+
+
+def options(**changed: Any) -> FinetuneParams:
+    """The repository's, with some values changed, and checked."""
+    return FinetuneParams.model_validate({**OPTIONS.model_dump(), **changed})
+
+
+def tiny_plan(gpu: Gpu, setting: Setting | None = None, **changed: Any) -> Plan:
+    told = options(batch_size=8, validate_every=0, **changed)
+    return make_plan(TINY, told, setting or setting_of(told), gpu, 512)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_real_models_have_their_published_size(name: str) -> None:
+    parameters = count_parameters(named_model(name))
+    assert parameters.transformer / 1e9 == pytest.approx(PUBLISHED[name], rel=0.003)
+
+
+def test_every_named_model_is_checked() -> None:
+    assert set(model_names()) == set(PUBLISHED)
+
+
+def test_low_rank_weights_are_counted_as_peft_makes_them() -> None:
+    class_name, config = SMALL["sd3"]
+    counted = count_parameters(PlannedModel("", class_name, config, 0, ""))
+    network = build(class_name, config)
+    add_lora(network, 4, seed=0)
+    made = sum(each.numel() for each in network.parameters() if each.requires_grad)
+    assert 4 * counted.lora_a_rank == made
+
+
+@pytest.mark.parametrize(
+    ("changed", "cost"),
+    [
+        ({}, 6.25),
+        ({"near_target": "velocity"}, 5.75),
+        ({"fakes": "shared"}, 6.0),
+        ({"objective": "flow_matching"}, 5.0),
+        ({"objective": "meanflow"}, 6.0),
+        ({"objective": "meanflow", "meanflow": {"derivative": "forward_mode"}}, 6.0),
+        ({"objective": "vsd"}, 5.0),
+    ],
+)
+def test_cost_of_a_row_is_that_of_the_objectives_page(changed: dict[str, Any], cost: float) -> None:
+    equal = {"one_step": 1, "near": 1, "any": 1, "fake": 1}
+    told = options(shares=equal, real_velocity="online", order=2, guidance=0.8, **changed)
+    assert equivalents_a_row(training_calls(told, 16, 1), 16) == cost
+
+
+def test_validation_takes_a_whole_step_at_once_without_gradient() -> None:
+    calls = validation_calls(options(batch_size=16))
+    assert max(call.rows for call in calls) >= 16
+    assert not any(call.gradient for call in calls)
+    assert validation_calls(options(validate_every=0)) == ()
+
+
+@pytest.mark.slow
+def test_parts_that_do_not_depend_on_rows_follow_from_the_parameters() -> None:
+    parameters = count_parameters(TINY)
+    trained = parameters.transformer + parameters.target_time
+    tables = 4 * parameters.buffers
+    memory = tiny_plan(BIG).asked.memory
+    assert memory.weights == memory.average == 4 * trained + tables
+    assert memory.base == 4 * trained + tables
+    assert memory.optimizer == 8 * trained
+    alive = memory.activations + memory.gradients
+    assert memory.other == CONTEXT + int(UNUSABLE * alive)
+    assert memory.total == sum(memory.parts().values())
+
+
+@pytest.mark.slow
+def test_low_rank_training_shares_its_frozen_weights_and_trains_little() -> None:
+    full, low = tiny_plan(BIG).asked, tiny_plan(BIG, lora_rank=2).asked
+    assert low.trainable < full.trainable / 2
+    assert low.memory.base < full.memory.base / 2
+    assert low.memory.optimizer == 8 * low.trainable
+
+
+@pytest.mark.slow
+def test_shards_divide_what_stays_and_gather_what_runs() -> None:
+    alone = tiny_plan(BIG).asked.memory
+    shared = tiny_plan(BIG, Setting(batch_size=8, processes=4)).asked.memory
+    for part in ("weights", "optimizer", "average", "base"):
+        assert getattr(shared, part) == pytest.approx(getattr(alone, part) / 4, rel=1e-3)
+    assert alone.gathered == 0 < shared.gathered
+    assert shared.activations < alone.activations
+
+
+def test_offloaded_moments_lie_with_the_cpu() -> None:
+    made = tiny_plan(BIG, Setting(batch_size=8, optimizer="adamw_offload")).asked
+    assert made.memory.optimizer == 0
+    assert made.memory.host == 12 * made.trainable
+
+
+def test_what_fits_as_asked_is_left_as_it_is() -> None:
+    made = tiny_plan(BIG)
+    assert made.asked.fits
+    assert made.cheapest is made.asked
+    assert made.more_gpus is None
+
+
+@pytest.mark.slow
+def test_a_smaller_gpu_first_keeps_the_numbers_and_then_rounds() -> None:
+    asked = tiny_plan(BIG).asked
+    memory = asked.memory
+    kept = tiny_plan(replace(BIG, memory=memory.total - memory.activations // 2)).cheapest
+    assert kept is not None
+    assert kept.fits
+    assert kept.setting.accumulation > 1 or kept.setting.checkpointing
+    assert (kept.setting.weights, kept.setting.lora_rank) == ("float32", 0)
+    nothing = tiny_plan(replace(BIG, memory=CONTEXT // 2))
+    assert nothing.cheapest is None
+    assert nothing.more_gpus is None
+
+
+def test_no_candidate_takes_more_parts_than_rows() -> None:
+    for group in candidates(Setting(batch_size=6, accumulation=4)):
+        assert group
+        assert all(4 <= each.accumulation <= 6 for each in group)
+
+
+def test_hours_and_images_agree() -> None:
+    duration = tiny_plan(BIG).asked.duration
+    rows = 8 * OPTIONS.steps
+    for images, hours in zip(duration.images_per_second, duration.hours, strict=True):
+        assert images * hours * 3600 == pytest.approx(rows)
+    assert duration.equivalents == pytest.approx(duration.equivalents_a_row * rows)
+
+
+def test_a_document_says_what_changed() -> None:
+    memory = tiny_plan(BIG).asked.memory
+    made = tiny_plan(replace(BIG, memory=memory.total - memory.activations // 2))
+    document = plan_document(made)
+    assert document["asked"]["changes"] == {}
+    assert document["cheapest"]["changes"]
+    assert document["measured"] is None
+
+
+@pytest.mark.parametrize(("text", "size"), [("80GiB", 80 * GIB), ("24 GB", 24 * 10**9), ("512mib", 2**29)])
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+def test_wrong_input_is_named(tmp_path: Path) -> None:
+    for wrong in (
+        lambda: find_gpu("abacus"),
+        lambda: find_gpu("h100-80", "much"),
+        lambda: named_model("nothing"),
+        lambda: model_in(tmp_path),
+        lambda: make_plan(TINY, OPTIONS, setting_of(OPTIONS), BIG, 500),
+        lambda: make_plan(TINY, OPTIONS, Setting(batch_size=2, processes=4), BIG, 512),
+    ):
+        with pytest.raises(TwinflowError) as raised:
+            wrong()
+        assert raised.value.fix

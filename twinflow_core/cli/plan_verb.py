@@ -1,0 +1,103 @@
+"""The verb `plan`: what a training will need, before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from twinflow_core.cli.output import Json, find_root, print_document, print_table
+
+if TYPE_CHECKING:
+    from twinflow_core.plan.plan import Outlook, Plan
+
+GPU = "h100-80"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(plan)
+
+
+def plan(
+    model: Annotated[
+        str, typer.Option(help="A published model by name, in place of the base in params.yaml.")
+    ] = "",
+    gpu: Annotated[str, typer.Option(help="The GPU of each process.")] = GPU,
+    memory: Annotated[str, typer.Option(help="Its memory, like 80GiB, where it has no name here.")] = "",
+    tflops: Annotated[float, typer.Option(help="Its bfloat16 peak, where it has no name here.", min=0)] = 0.0,
+    processes: Annotated[int, typer.Option(help="How many GPUs train together.", min=1)] = 1,
+    resolution: Annotated[int, typer.Option(help="Side of the images, in pixels.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Say whether a training fits, how long it takes and what it costs, before anything runs."""
+    from twinflow_core.params import PARAMS_FILE, load_params
+    from twinflow_core.plan.document import plan_document
+    from twinflow_core.plan.gpus import find_gpu
+    from twinflow_core.plan.named_models import model_in, named_model
+    from twinflow_core.plan.plan import make_plan
+    from twinflow_core.plan.setting import setting_of
+
+    root = find_root()
+    params = load_params(root / PARAMS_FILE)
+    found = named_model(model) if model else model_in(root / params.base.folder)
+    setting = setting_of(params.finetune, processes)
+    made = make_plan(
+        found,
+        params.finetune,
+        setting,
+        find_gpu(gpu, memory, tflops),
+        resolution or found.resolution or params.data.resolution,
+    )
+    if as_json:
+        print_document(plan_document(made))
+    else:
+        _show(made)
+
+
+def _show(plan: Plan) -> None:
+    from twinflow_core.plan.document import ASSUMED, COMPUTED
+    from twinflow_core.plan.gpus import GIB
+
+    numbers = plan.parameters
+    typer.echo(
+        f"{plan.model.name} ({plan.model.class_name}): {numbers.transformer / 1e9:.2f} B parameters; "
+        f"{plan.resolution} pixels, {plan.tokens} text tokens; {plan.gpu.name} with {plan.gpu.memory / GIB:.1f} GiB\n"
+    )
+    columns = [("as asked", plan.asked)]
+    if plan.cheapest is not None and plan.cheapest is not plan.asked:
+        columns.append(("cheapest that fits", plan.cheapest))
+    if plan.more_gpus is not None:
+        columns.append(("on more GPUs", plan.more_gpus))
+    rows = [_rows(outlook, plan) for _, outlook in columns]
+    print_table(
+        "", ["", *(title for title, _ in columns)], [(name, *(row[name] for row in rows)) for name in rows[0]]
+    )
+    if plan.cheapest is None:
+        typer.echo("\nNothing was found that fits on so many GPUs of this kind.")
+    typer.echo(f"\nComputed: {COMPUTED}\nAssumed: {ASSUMED}\nMeasured on a GPU: nothing.")
+
+
+def _rows(outlook: Outlook, plan: Plan) -> dict[str, str]:
+    from twinflow_core.plan.document import setting_words
+    from twinflow_core.plan.gpus import GIB
+
+    memory, duration = outlook.memory, outlook.duration
+    parts = {f"  {name}": f"{size / GIB:.2f} GiB" for name, size in memory.parts().items() if size}
+    names = ("weights", "optimizer", "average", "base", "gradients", "activations", "gathered", "other")
+    return {
+        "setting": setting_words(outlook.setting),
+        "trainable": f"{outlook.trainable / 1e6:,.1f} M",
+        "memory a GPU": f"{memory.total / GIB:.2f} GiB, highest in {memory.phase}",
+        **{f"  {name}": parts.get(f"  {name}", "-") for name in names},
+        "fits": "yes" if outlook.fits else "no",
+        "CPU memory for moments": f"{memory.host / GIB:.2f} GiB" if memory.host else "-",
+        "images a second": _range(duration.images_per_second),
+        "hours": _range(duration.hours[::-1]),
+        "evaluations a row": f"{duration.equivalents_a_row:.2f}",
+        "evaluations in all": f"{duration.equivalents:.3g}",
+    }
+
+
+def _range(pair: tuple[float, ...]) -> str:
+    return f"{pair[0]:.3g} to {pair[1]:.3g}"

@@ -1,0 +1,215 @@
+"""Bytes of one GPU at the moment of a step when most are in use, by part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.plan.gpus import GIB
+from twinflow_core.plan.parameters import Parameters
+from twinflow_core.plan.setting import BYTES, MOMENT_BYTES, QUANTIZED_BYTES, Setting
+from twinflow_core.plan.step_calls import MicroBatchCalls, training_calls, validation_calls
+from twinflow_core.plan.trace import Calls
+from twinflow_core.training.objectives import needs_base
+
+Phase = Literal["forward", "backward", "update", "validation"]
+# Assumed: CUDA's context and libraries, and what its allocator cannot use of what it holds.
+CONTEXT = int(0.75 * GIB)
+UNUSABLE = 0.05
+# FSDP2 gathers the next block while one runs.
+GATHERED_BLOCKS = 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part; together they are the most that a step needs on one GPU.
+
+    Attributes:
+        weights: of the network that is trained.
+        optimizer: its moments.
+        average: the averaged copy.
+        base: the frozen copy, and a second network that the objective trains.
+        gradients: at that moment.
+        activations: what calls keep and use at that moment, autocast's copies of weights included.
+        gathered: blocks that were gathered from other GPUs.
+        other: assumed: context, libraries, fragmentation.
+        phase: which moment it is.
+        host: bytes in the CPU's memory for an offloaded optimizer, not on the GPU.
+    """
+
+    weights: int
+    optimizer: int
+    average: int
+    base: int
+    gradients: int
+    activations: int
+    gathered: int
+    other: int
+    phase: Phase
+    host: int
+
+    @property
+    def total(self) -> int:
+        """Bytes on the GPU."""
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, int]:
+        """The parts on the GPU by name."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in ("phase", "host")
+        }
+
+
+@dataclass(frozen=True)
+class _Moment:
+    phase: Phase
+    gradients: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.gradients + self.activations
+
+
+def trainable_parameters(setting: Setting, parameters: Parameters) -> int:
+    """How many parameters of the network are trained: all, or low-rank weights; and the target time."""
+    own = parameters.lora_a_rank * setting.lora_rank if setting.lora_rank else parameters.transformer
+    return own + parameters.target_time
+
+
+def plan_memory(options: FinetuneParams, setting: Setting, parameters: Parameters, calls: Calls) -> Memory:
+    """What one GPU needs.
+
+    Args:
+        options: the finetune section: the objective and its options.
+        setting: how it is trained.
+        parameters: of the transformer.
+        calls: the trace of its calls under `setting.variant`.
+    """
+    shard = setting.processes
+    trained = trainable_parameters(setting, parameters)
+    second = _second_network(options, setting, parameters)
+    frozen = _frozen_bytes(setting, parameters)
+    trained_bytes = trained * _trained_width(setting) + parameters.buffers * 4
+    gradients = (trained + second.trained) * _trained_width(setting) // shard
+    steps = training_calls(options, setting.rows, setting.accumulation)
+    peak = max(_moments(options, setting, parameters, calls, steps, gradients), key=lambda each: each.total)
+    moments = int((trained + second.trained) * MOMENT_BYTES[setting.optimizer])
+    offloaded = setting.optimizer == "adamw_offload"
+    return Memory(
+        weights=(trained_bytes + frozen) // shard,
+        optimizer=moments // shard,
+        # Averages move by less than bfloat16 can tell: they are in float32.
+        average=(trained * 4 + parameters.buffers * 4) // shard,
+        base=(_base_bytes(options, setting, parameters) + second.bytes) // shard,
+        gradients=peak.gradients,
+        activations=peak.activations,
+        gathered=_gathered(setting, parameters),
+        other=CONTEXT + int(UNUSABLE * (peak.total + _gathered(setting, parameters))),
+        phase=peak.phase,
+        # A float32 copy of the weights and both moments.
+        host=(trained + second.trained) * 12 // shard if offloaded else 0,
+    )
+
+
+@dataclass(frozen=True)
+class _Second:
+    trained: int
+    bytes: int
+
+
+def _second_network(options: FinetuneParams, setting: Setting, parameters: Parameters) -> _Second:
+    """VSD's fake score: low-rank weights on the base's own, or a copy of everything."""
+    if options.objective != "vsd":
+        return _Second(0, 0)
+    if options.vsd.fake_score == "lora":
+        trained = parameters.lora_a_rank * options.vsd.rank
+        return _Second(trained, trained * 4)
+    return _Second(parameters.transformer, parameters.transformer * BYTES[setting.weights])
+
+
+def _trained_width(setting: Setting) -> int:
+    """Bytes of a trained value: low-rank weights stay in float32 whatever the transformer is in."""
+    return 4 if setting.lora_rank else BYTES[setting.weights]
+
+
+def _frozen_bytes(setting: Setting, parameters: Parameters) -> int:
+    """The transformer under low-rank weights; nothing where all of it is trained."""
+    if not setting.lora_rank:
+        return 0
+    width = BYTES[setting.weights]
+    if setting.quantized_base == "none":
+        return parameters.transformer * width
+    rest = (parameters.transformer - parameters.block_linears) * width
+    scales = parameters.block_rows * 4 if setting.quantized_base == "int8" else 0
+    return rest + scales + int(parameters.block_linears * QUANTIZED_BYTES[setting.quantized_base])
+
+
+def _base_bytes(options: FinetuneParams, setting: Setting, parameters: Parameters) -> int:
+    """The frozen copy; under low-rank weights it shares theirs."""
+    if not needs_base(options):
+        return 0
+    shared = 0 if setting.lora_rank else parameters.transformer * BYTES[setting.weights]
+    return shared + parameters.target_time * 4 + parameters.buffers * 4
+
+
+def _gathered(setting: Setting, parameters: Parameters) -> int:
+    """Whole blocks on this GPU in the type they run in, all that is outside of blocks, one block's gradient."""
+    if setting.processes == 1:
+        return 0
+    width = BYTES[setting.precision]
+    outside = (parameters.transformer - parameters.in_blocks) * 4
+    gradient = 0 if setting.lora_rank else parameters.largest_block * (width + 4)
+    return GATHERED_BLOCKS * parameters.largest_block * width + outside + gradient
+
+
+def _moments(
+    options: FinetuneParams,
+    setting: Setting,
+    parameters: Parameters,
+    calls: Calls,
+    steps: list[list[MicroBatchCalls]],
+    gradients: int,
+) -> list[_Moment]:
+    """The candidates for the highest moment of a step."""
+    # From the second micro-batch on the gradients of the first are there all the time.
+    standing = gradients if setting.accumulation > 1 else 0
+    made_anew = 6 * parameters.largest_linear if setting.quantized_base != "none" else 0
+    found = [_Moment("update", gradients, _update_bytes(setting, parameters))]
+    for part in {part for step in steps for part in step}:
+        forward, saved, extra = _calls_of(part, calls)
+        found.append(_Moment("forward", standing, forward + made_anew))
+        # Gradients grow while activations go; the sum is largest at one of the two ends.
+        found.append(_Moment("backward", standing, saved + extra + made_anew))
+        found.append(_Moment("backward", gradients, extra + (saved if standing else 0) + made_anew))
+    checked = validation_calls(options)
+    if checked:
+        most = max(calls.at(call.rows).evaluation for call in checked)
+        found.append(_Moment("validation", 0, most + made_anew))
+    return found
+
+
+def _calls_of(part: MicroBatchCalls, calls: Calls) -> tuple[int, int, int]:
+    """Most bytes until the last call, bytes left for the backward pass, bytes that this adds to them."""
+    held = saved = forward = extra = 0
+    for call in part:
+        trace = calls.at(call.rows)
+        if call.gradient:
+            forward = max(forward, held + trace.forward)
+            held += trace.held
+            saved += trace.saved
+            extra = max(extra, trace.backward - trace.saved)
+        else:
+            forward = max(forward, held + trace.evaluation)
+    return forward, saved, extra
+
+
+def _update_bytes(setting: Setting, parameters: Parameters) -> int:
+    """What updating the weights needs beside the gradients: torch's fused AdamW nothing, others one tensor's worth."""
+    if setting.weights == "float32" and setting.optimizer == "adamw":
+        return 0
+    largest = parameters.largest_linear if setting.lora_rank == 0 else 0
+    return 4 * 4 * max(largest, parameters.largest if setting.lora_rank == 0 else 0) // setting.processes

@@ -1,0 +1,129 @@
+"""The plan of a training: parameters, memory, whether it fits, what would, time and evaluations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from twinflow_core.errors import TwinflowError
+from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.plan.duration import Duration, plan_duration
+from twinflow_core.plan.families import FAMILIES
+from twinflow_core.plan.gpus import Gpu
+from twinflow_core.plan.memory import Memory, plan_memory, trainable_parameters
+from twinflow_core.plan.named_models import PlannedModel
+from twinflow_core.plan.parameters import Parameters, count_parameters
+from twinflow_core.plan.search import candidates, on_more_gpus
+from twinflow_core.plan.setting import Setting
+from twinflow_core.plan.trace import Calls, Variant, trace_calls
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One setting, what it needs and how long it takes."""
+
+    setting: Setting
+    trainable: int
+    memory: Memory
+    duration: Duration
+    fits: bool
+
+    @property
+    def gpu_hours(self) -> float:
+        """At the slow end."""
+        return self.setting.processes * self.duration.hours[0]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is planned for, and what came out.
+
+    Attributes:
+        model: the transformer.
+        parameters: of it.
+        gpu: of each process.
+        resolution: side of the images, in pixels.
+        tokens: text tokens a row.
+        asked: the setting that was asked.
+        cheapest: the setting to take on so many GPUs; None if nothing fits.
+        more_gpus: the fewest GPUs on which the same numbers fit, where `cheapest` is None or changes numbers.
+    """
+
+    model: PlannedModel
+    parameters: Parameters
+    gpu: Gpu
+    resolution: int
+    tokens: int
+    asked: Outlook
+    cheapest: Outlook | None
+    more_gpus: Outlook | None
+
+
+def make_plan(
+    model: PlannedModel, options: FinetuneParams, setting: Setting, gpu: Gpu, resolution: int
+) -> Plan:
+    """Plan a training.
+
+    Args:
+        model: what is trained.
+        options: the finetune section.
+        setting: how, as asked.
+        gpu: on what.
+        resolution: side of the square images, in pixels.
+
+    Raises:
+        TwinflowError: the model cannot make images of this size, or there are fewer rows than GPUs.
+    """
+    family = FAMILIES[model.class_name]
+    if resolution <= 0 or resolution % (2 * family.downscale):
+        raise TwinflowError(
+            f"{model.name} makes no images of {resolution} pixels.",
+            where="--resolution",
+            fix=f"Give a multiple of {2 * family.downscale}.",
+        )
+    if setting.processes > setting.batch_size:
+        raise TwinflowError(
+            f"{setting.batch_size} rows a step cannot be shared by {setting.processes} processes.",
+            where="--processes",
+            fix="Raise finetune.batch_size or take fewer processes.",
+        )
+    parameters = count_parameters(model)
+    side = resolution // family.downscale
+    config = json.dumps(model.config, sort_keys=True)
+
+    def outlook(each: Setting) -> Outlook:
+        calls = _traced(model.class_name, config, each.variant, side, family.tokens)
+        memory = plan_memory(options, each, parameters, calls)
+        duration = plan_duration(options, each, parameters, calls, gpu)
+        trained = trainable_parameters(each, parameters)
+        return Outlook(each, trained, memory, duration, memory.total <= gpu.memory)
+
+    def cheapest_of(groups: Iterable[list[Setting]]) -> tuple[int, Outlook] | None:
+        for number, group in enumerate(groups):
+            fitting = [found for found in map(outlook, group) if found.fits]
+            if fitting:
+                return number, min(fitting, key=lambda found: found.gpu_hours)
+        return None
+
+    asked = outlook(setting)
+    best = cheapest_of(candidates(setting))
+    more = None
+    if (best is None or best[0] > 0) and options.objective != "vsd":
+        more = cheapest_of(on_more_gpus(setting))
+    return Plan(
+        model=model,
+        parameters=parameters,
+        gpu=gpu,
+        resolution=resolution,
+        tokens=family.tokens,
+        asked=asked,
+        cheapest=asked if asked.fits else best and best[1],
+        more_gpus=more and more[1],
+    )
+
+
+@cache
+def _traced(class_name: str, config: str, variant: Variant, side: int, tokens: int) -> Calls:
+    return trace_calls(class_name, json.loads(config), variant, side, tokens)
