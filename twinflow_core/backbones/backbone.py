@@ -15,6 +15,8 @@ from torch import Tensor
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.plain_folder import load_modules, read_index
 from twinflow_core.backbones.velocity import Velocity
+from twinflow_core.errors import TwinflowError
+from twinflow_core.flow.targets import guided
 
 SIDECAR = Path("target_time") / "target_time.safetensors"
 
@@ -28,6 +30,7 @@ class Backbone(ABC):
         optional_parts: parts of that pipeline that a folder may leave out.
         pipeline: the loaded pipeline.
         velocity: its transformer.
+        resolution: side of the square images, in pixels; the model's own unless `at_resolution` was called.
     """
 
     family: ClassVar[str]
@@ -37,6 +40,7 @@ class Backbone(ABC):
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.velocity = self.make_velocity(pipeline.transformer)
+        self.resolution = self.native_resolution
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -66,21 +70,59 @@ class Backbone(ABC):
 
     @property
     @abstractmethod
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image's latents, not packed."""
+    def latent_channels(self) -> int:
+        """C of the latents, not packed."""
 
     @property
     @abstractmethod
-    def resolution(self) -> int:
-        """Side of the square images, in pixels."""
+    def native_resolution(self) -> int:
+        """Side of the images that the model is meant for, in pixels."""
+
+    @property
+    def resolution_multiple(self) -> int | None:
+        """What the side of other images must be a multiple of, in pixels; None where there is no other."""
+        return None
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image's latents, not packed."""
+        side = self.resolution // self.pipeline.vae_scale_factor
+        return (self.latent_channels, side, side)
+
+    def at_resolution(self, pixels: int) -> None:
+        """Make images of this side from now on.
+
+        Raises:
+            TwinflowError: the model cannot.
+        """
+        multiple = self.resolution_multiple
+        if pixels != self.native_resolution and (multiple is None or pixels % multiple):
+            makes = f"{self.native_resolution}-pixel images"
+            more = "" if multiple is None else f" and other multiples of {multiple}"
+            raise TwinflowError(
+                f"The base model makes {makes}{more}, not {pixels}.",
+                where="params.yaml: data.resolution",
+                fix=f"Set it to {self.native_resolution}.",
+            )
+        self.resolution = pixels
 
     @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
-        """Embeddings of the prompts through the pipeline's own text encoders, which cut what is too long."""
+        """Embeddings of the prompts through the pipeline's own text encoders, which cut what is too long.
 
+        The empty prompt is what guidance is measured against: it gives what the family's own pipeline takes
+        where nothing is unwanted. Families whose lengths differ pad on the right and tell it in the mask.
+        """
+
+    @property
     @abstractmethod
+    def max_tokens(self) -> int:
+        """Tokens of a prompt that the text encoder reads."""
+
     def too_long(self, prompts: list[str]) -> int:
         """How many prompts have more tokens than the text encoder reads."""
+        lengths = map(len, self.pipeline.tokenizer(prompts).input_ids)
+        return sum(length > self.max_tokens for length in lengths)
 
     @abstractmethod
     def encode_images(self, images: Tensor) -> Tensor:
@@ -89,6 +131,14 @@ class Backbone(ABC):
     @abstractmethod
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] of normalised latents."""
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """The velocity [B, C, H, W] that the family's own pipeline makes of both at a guidance scale."""
+        return guided(conditional, unconditional, scale)
+
+    def many_step_guidance(self, scale: float) -> float:
+        """The scale that many steps take in answer to the one asked for; 1 where guidance is distilled in."""
+        return scale
 
     def many_step_scheduler(self, steps: int, device: torch.device) -> FlowMatchEulerDiscreteScheduler:
         """Euler steps at the times that the model is sampled at, set for `steps`; timesteps are 1000 t."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 EMBEDS, POOLED, MASK = "prompt_embeds", "pooled_prompt_embeds", "prompt_mask"
 
@@ -41,12 +42,26 @@ class Conditioning:
 
     @staticmethod
     def cat(parts: list[Conditioning]) -> Conditioning:
-        """Rows of several batches of one family and one T, one after the other."""
-        return Conditioning(
-            torch.cat([part.prompt_embeds for part in parts]),
-            _cat([part.pooled for part in parts]),
-            _cat([part.mask for part in parts]),
-        )
+        """Rows of several batches of one family, one after the other.
+
+        With masks, batches of fewer tokens are padded on the right with zeros that do not count; without,
+        all have one T.
+        """
+        embeds = [part.prompt_embeds for part in parts]
+        masks = [part.mask for part in parts]
+        if all(mask is not None for mask in masks):
+            tokens = max(part.shape[1] for part in embeds)
+            embeds = [functional.pad(part, (0, 0, 0, tokens - part.shape[1])) for part in embeds]
+            masks = [m if m is None else functional.pad(m, (0, tokens - m.shape[1])) for m in masks]
+        return Conditioning(torch.cat(embeds), _cat([part.pooled for part in parts]), _cat(masks))
+
+    def trimmed(self) -> Conditioning:
+        """Without the last tokens that count in no row: what they would cost is storage and attention."""
+        if self.mask is None:
+            return self
+        used = int(self.mask.any(dim=0).nonzero().max()) + 1 if bool(self.mask.any()) else 1
+        embeds, mask = self.prompt_embeds[:, :used], self.mask[:, :used]
+        return Conditioning(embeds.contiguous(), self.pooled, mask.contiguous())
 
     def tensors(self) -> dict[str, Tensor]:
         """The parts there are, by the names under which they are stored."""

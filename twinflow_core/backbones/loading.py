@@ -35,11 +35,16 @@ def pipeline_class(folder: Path) -> str:
     return name
 
 
-def load_backbone(folder: Path) -> Backbone:
+def load_backbone(folder: Path, resolution: int | None = None) -> Backbone:
     """Load the pipeline in `folder` behind its family's backbone; refuses what `pipeline_class` refuses.
 
+    Args:
+        folder: of the pipeline.
+        resolution: side of the images to make, in pixels; the model's own if None.
+
     Raises:
-        TwinflowError: also if a file is damaged, lacks a weight, or does not fit the others.
+        TwinflowError: also if a file is damaged, lacks a weight, or does not fit the others, or if the model
+            does not make images of that resolution.
     """
     # Their notices repeat whole batches of captions; the encode stage says in one line what is cut.
     diffusers_logging.set_verbosity_error()
@@ -48,10 +53,13 @@ def load_backbone(folder: Path) -> Backbone:
     transformers_logging.disable_progress_bar()
     family = FAMILIES[pipeline_class(folder)]
     try:
-        return family.load(folder)
+        backbone = family.load(folder)
     except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
         raise TwinflowError(
             f"The model cannot be loaded: {' '.join(str(error).split())[:300]}",
             where=str(folder),
             fix="Fetch or save the model again.",
         ) from error
+    if resolution is not None:
+        backbone.at_resolution(resolution)
+    return backbone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,22 +11,23 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 ADAPTER = "default"
-# Attention and feed-forward projections of diffusers' transformers, by the end of their names.
-LAYERS = [
+# Attention and feed-forward projections and the time MLP of diffusers' transformers, by the end of their names.
+LAYERS = (
     "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
     "net.0.proj", "net.2", "timestep_embedder.linear_1", "timestep_embedder.linear_2",
-]  # fmt: skip
+)  # fmt: skip
 
 
-def add_lora(transformer: nn.Module, rank: int, seed: int) -> None:
-    """Give every layer of LAYERS a low-rank term that starts at zero, and freeze all but these terms.
+def add_lora(transformer: nn.Module, rank: int, seed: int, layers: Sequence[str] = LAYERS) -> None:
+    """Give every one of `layers` a low-rank term that starts at zero, and freeze all but these terms.
 
     Args:
         transformer: changed in place; it computes the same bits as before.
         rank: of the terms; their scale is 1 (alpha equals the rank), as in the paper's LoRA runs.
         seed: of their first factor; torch's global state is left alone.
+        layers: ends of layers' names; a family's are `Velocity.lora_layers`.
     """
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=LAYERS, init_lora_weights="gaussian")
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers), init_lora_weights="gaussian")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, transformer, ADAPTER)

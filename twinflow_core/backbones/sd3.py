@@ -47,14 +47,13 @@ class Sd3Backbone(Backbone):
         return Sd3Velocity(transformer)
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """See `Backbone.latent_shape`."""
-        config = self.pipeline.transformer.config
-        return (config.in_channels, config.sample_size, config.sample_size)
+    def latent_channels(self) -> int:
+        """See `Backbone.latent_channels`."""
+        return self.pipeline.transformer.config.in_channels
 
     @property
-    def resolution(self) -> int:
-        """See `Backbone.resolution`."""
+    def native_resolution(self) -> int:
+        """See `Backbone.native_resolution`."""
         return self.pipeline.transformer.config.sample_size * self.pipeline.vae_scale_factor
 
     @torch.no_grad()
@@ -70,10 +69,10 @@ class Sd3Backbone(Backbone):
         )
         return Conditioning(embeds, pooled)
 
-    def too_long(self, prompts: list[str]) -> int:
-        """See `Backbone.too_long`; the first text encoder's limit."""
-        lengths = map(len, self.pipeline.tokenizer(prompts).input_ids)
-        return sum(length > self.pipeline.tokenizer_max_length for length in lengths)
+    @property
+    def max_tokens(self) -> int:
+        """See `Backbone.max_tokens`; the first text encoder's limit."""
+        return self.pipeline.tokenizer_max_length
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:

@@ -14,10 +14,9 @@ import copy
 from typing import Any
 
 import torch
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
 
-FREQUENCIES = 256
 TIME_SCALE = 1000.0
 
 
@@ -28,18 +27,20 @@ class TargetTime(nn.Module):
     two runs start from the same bits.
 
     Args:
-        host: the network's time MLP, [B, 256] to [B, width].
+        host: the network's time MLP, sinusoids [B, frequencies] to [B, width]: a `TimestepEmbedding`, or any
+            other module whose linear layers are registered from the first to the last.
 
     State: `r` is None (the hook does nothing) or a [B] tensor with values in [-1, 1], set by the caller
     before each forward. Not safe for two threads on one model.
     """
 
-    def __init__(self, host: TimestepEmbedding) -> None:
+    def __init__(self, host: nn.Module) -> None:
         super().__init__()
-        self.project = Timesteps(FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.embed = copy.deepcopy(host)
-        nn.init.zeros_(self.embed.linear_2.weight)
-        nn.init.zeros_(self.embed.linear_2.bias)
+        layers = [layer for layer in self.embed.modules() if isinstance(layer, nn.Linear)]
+        self.project = Timesteps(layers[0].in_features, flip_sin_to_cos=True, downscale_freq_shift=0)
+        for parameter in layers[-1].parameters():
+            nn.init.zeros_(parameter)
         self.r: Tensor | None = None
         host.register_forward_hook(self._add)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.lora import LAYERS
 from twinflow_core.backbones.target_time import TargetTime
 
 
@@ -18,7 +19,12 @@ class Velocity(nn.Module, ABC):
     Args:
         transformer: stays as it is, but for the hook.
         host: the MLP in it that embeds time, which the target time is added to.
+
+    Attributes:
+        lora_layers: ends of the names of the layers that low-rank weights are put on.
     """
+
+    lora_layers: ClassVar[tuple[str, ...]] = LAYERS
 
     def __init__(self, transformer: Any, host: Any) -> None:
         super().__init__()

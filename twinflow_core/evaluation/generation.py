@@ -37,13 +37,14 @@ def few_step_sampler(backbone: Backbone) -> Sampler:
 def many_step_sampler(backbone: Backbone, steps: int, guidance: float) -> Sampler:
     """Euler steps along F(x_t, t, t) with guidance, from the first noise."""
     empty = backbone.encode_prompts([""])
+    scale = backbone.many_step_guidance(guidance)
 
     def velocity(x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         return backbone.velocity(x_t, t, t, conditioning)
 
     def sample(noises: Tensor, conditioning: Conditioning) -> Tensor:
         scheduler = backbone.many_step_scheduler(steps, noises.device)
-        return sample_many_steps(velocity, noises[0], conditioning, empty, scheduler, guidance)
+        return sample_many_steps(velocity, noises[0], conditioning, empty, scheduler, scale, backbone.guide)
 
     return sample
 

@@ -37,7 +37,7 @@ def evaluate_more(
     """
     scorer = make_scorer(scorer_name(root), root / PREPARED, params.data.resolution)
     prompts = prompts_for(scorer.name, options, root / PREPARED)
-    backbone = load_backbone(root / "models/candidate")
+    backbone = load_backbone(root / "models/candidate", params.data.resolution)
     evaluation, sampler = TorchEvaluation(backbone, scorer, prompts, options), few_step_sampler(backbone)
     samples: list[Sample] = []
     metrics: dict[str, Any] = {}

@@ -24,6 +24,11 @@ def guided_target(v: Tensor, conditional: Tensor, unconditional: Tensor, strengt
     return v + strength * (conditional - unconditional)
 
 
+def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance u + g (c - u); scale 1 is the conditional velocity."""
+    return unconditional + scale * (conditional - unconditional)
+
+
 def rcgm_integral(velocity: Velocity, x_1: Tensor, t_1: Tensor, r: Tensor, order: int) -> Tensor:
     """I = sum_i F(x_{t_i}, t_i, t_{i+1}) (t_i - t_{i+1}) over `order` equal jumps from t_1 to r (eq. 1).
 

@@ -17,7 +17,6 @@ from twinflow_core.data.decode import decode_rgb, fit_square
 from twinflow_core.data.shards import count_rows, read_rows
 from twinflow_core.data.splits import SPLITS, Split
 from twinflow_core.data.whole_folder import whole_folder
-from twinflow_core.errors import TwinflowError
 from twinflow_core.params import Params
 from twinflow_core.progress import Reporter
 from twinflow_core.stages.entry import run_stage
@@ -29,15 +28,9 @@ def encode(params: Params, root: Path) -> None:
     """Encode both splits of data/prepared with the models of models/base.
 
     Raises:
-        TwinflowError: data.resolution is not the base model's.
+        TwinflowError: the base model does not make images of data.resolution.
     """
-    backbone = load_backbone(root / "models/base")
-    if backbone.resolution != params.data.resolution:
-        raise TwinflowError(
-            f"The base model makes {backbone.resolution}-pixel images, not {params.data.resolution}.",
-            where="params.yaml: data.resolution",
-            fix=f"Set it to {backbone.resolution}.",
-        )
+    backbone = load_backbone(root / "models/base", params.data.resolution)
     numbers: dict[str, int] = {"": 0}
     with whole_folder(root / OUTPUT) as output:
         for split in SPLITS:
@@ -72,7 +65,7 @@ def _encode_captions(backbone: Backbone, captions: list[str], batch_size: int) -
     parts: list[Conditioning] = []
     with Reporter("encode captions", len(captions)) as reporter:
         for first in range(0, len(captions), batch_size):
-            parts.append(backbone.encode_prompts(captions[first : first + batch_size]))
+            parts.append(backbone.encode_prompts(captions[first : first + batch_size]).trimmed())
             reporter.update(min(first + batch_size, len(captions)))
     return Conditioning.cat(parts)
 
@@ -80,7 +73,7 @@ def _encode_captions(backbone: Backbone, captions: list[str], batch_size: int) -
 def _say_what_is_cut(backbone: Backbone, captions: list[str]) -> None:
     cut = backbone.too_long(captions)
     if cut:
-        read = backbone.pipeline.tokenizer_max_length
+        read = backbone.max_tokens
         print(f"{cut} of {len(captions)} captions are cut to the {read} tokens that the text encoder reads.")
 
 

@@ -33,7 +33,7 @@ def evaluate(params: Params, root: Path) -> None:
     reference_metrics = json.loads((reference / "metrics.json").read_text(encoding="utf-8"))
     scorer = make_scorer(reference_metrics["scorer"], prepared, params.data.resolution)
     prompts = prompts_for(scorer.name, options, prepared)
-    backbone = load_backbone(root / "models/candidate")
+    backbone = load_backbone(root / "models/candidate", params.data.resolution)
     few, many = few_step_sampler(backbone), many_step_sampler(backbone, params.reference.steps, guidance=1)
     settings = {f"nfe{steps}": (few, steps) for steps in options.few_steps} | {"many": (many, 1)}
     evaluation = TorchEvaluation(backbone, scorer, prompts, options)

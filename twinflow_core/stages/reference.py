@@ -24,13 +24,14 @@ def reference(params: Params, root: Path) -> None:
     prepared = root / "data/prepared"
     scorer = make_scorer(resolve_scorer(options, prepared), prepared, params.data.resolution)
     prompts = prompts_for(scorer.name, options, prepared)
-    backbone = load_backbone(root / "models/base")
+    backbone = load_backbone(root / "models/base", params.data.resolution)
     guided = many_step_sampler(backbone, params.reference.steps, params.reference.guidance)
     evaluation = TorchEvaluation(backbone, scorer, prompts, options)
     samples = {}
     for setting, sampler in (("many", guided), ("nfe1", few_step_sampler(backbone))):
         samples[setting] = evaluation.samples("reference", setting, sampler, 1, f"base, {setting}")
-    evaluations = params.reference.steps * (1 if params.reference.guidance == 1 else 2)
+    guidance = backbone.many_step_guidance(params.reference.guidance)
+    evaluations = params.reference.steps * (1 if guidance == 1 else 2)
     metrics = {
         "scorer": scorer.name,
         "nfe": evaluations,

@@ -193,7 +193,7 @@ def _trainable(online: Velocity, options: FinetuneParams) -> Velocity:
     """The network with what is to be trained marked: everything, or low-rank weights and the target time."""
     online.requires_grad_(True)
     if options.lora_rank:
-        add_lora(online.transformer, options.lora_rank, options.seed)
+        add_lora(online.transformer, options.lora_rank, options.seed, online.lora_layers)
     return online
 
 

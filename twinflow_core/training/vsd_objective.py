@@ -26,7 +26,7 @@ def make_fake_score(base: Velocity, options: FinetuneParams) -> Velocity:
     if options.vsd.fake_score == "lora":
         fake = base.copy()
         merge_lora(fake.transformer)
-        add_lora(fake.transformer, options.vsd.rank, options.seed)
+        add_lora(fake.transformer, options.vsd.rank, options.seed, fake.lora_layers)
     else:
         fake = base.independent_copy()
         fake.transformer.requires_grad_(True)
