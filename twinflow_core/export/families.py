@@ -10,6 +10,8 @@ from torch import Tensor
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.export.real_rope import qwen_in_real_numbers
+from twinflow_core.export.z_image_rows import ZImageRows, in_real_numbers
 
 Denoise = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
@@ -41,8 +43,32 @@ class GraphFamily:
 
 
 # Where pooled text enters the modulation (SD3, FLUX.1), only the time MLP folds.
+_FLUX2 = GraphFamily(
+    time_only=r"(double_stream_modulation_(img|txt)|single_stream_modulation)|norm_out\.linear",
+    folds=r"(time_guidance_embed|\w+_modulation\w*)\.|norm_out\.linear\.",
+)
 FAMILIES: dict[str, GraphFamily] = {
     "sd3": GraphFamily(
         time_only=r"time_text_embed\.timestep_embedder", folds=r"time_text_embed\.timestep_embedder\."
+    ),
+    "flux": GraphFamily(
+        time_only=r"time_text_embed\.(timestep|guidance)_embedder",
+        folds=r"time_text_embed\.(timestep|guidance)_embedder\.",
+    ),
+    "flux2": _FLUX2,
+    "flux2-klein": _FLUX2,
+    "sana": GraphFamily(
+        time_only=r"time_embed\.(linear|(emb\.)?timestep_embedder|guidance_embedder)", folds=r"time_embed\."
+    ),
+    "qwen-image": GraphFamily(
+        time_only=r"transformer_blocks\.\d+\.(img|txt)_mod|norm_out\.linear",
+        folds=r"time_text_embed\.|.*\.(img|txt)_mod\.|norm_out\.linear\.",
+        traceable=qwen_in_real_numbers,
+    ),
+    "z-image": GraphFamily(
+        time_only=r"(noise_refiner|layers|all_final_layer)\.[\w-]+\.adaLN_modulation",
+        folds=r"t_embedder\.|.*adaLN_modulation\.",
+        denoise=lambda backbone: ZImageRows(backbone.pipeline.transformer),
+        traceable=in_real_numbers,
     ),
 }

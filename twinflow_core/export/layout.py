@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from tokenizers.models import BPE
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.export.compose import generator_model
@@ -104,7 +105,11 @@ def write_configurations(package: Path, backbone: Backbone) -> None:
 def _write_tokenizer(folder: Path, tokenizer: PaddedTokenizer) -> None:
     """The tokenizer's own files, with the padding and truncation that the pipeline asks for at every call."""
     tokenizer.stock.save_pretrained(folder)
-    tokenizer.backend().save(str(folder / "tokenizer.json"))
+    backend = tokenizer.backend()
+    backend.save(str(folder / "tokenizer.json"))
+    if isinstance(backend.model, BPE):
+        # vocab.json and merges.txt, which CLIP's tokenizer in the transformers that optimum-onnx pins still reads.
+        backend.model.save(str(folder))
 
 
 def _forget_machine(path: Path) -> None:

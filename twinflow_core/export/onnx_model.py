@@ -34,6 +34,9 @@ def export_model(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str
 
     Returns:
         The optimised model, its weights in memory.
+
+    Raises:
+        RuntimeError: the module makes a constant of the batch.
     """
     batch = torch.export.Dim("batch", max=TRACED_BATCHES)
     shapes = tuple({0: batch} for _ in inputs)
@@ -49,6 +52,10 @@ def export_model(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str
             verbose=False,
         )
     model: ir.Model = program.model
+    if any(isinstance(value.shape[0], int) for value in model.graph.inputs if value.shape):
+        raise RuntimeError(
+            f"{type(module).__name__} looks at the number of rows, so that its graph takes no other"
+        )
     _strip(model)
     return model
 

@@ -177,8 +177,33 @@ def sd3_text_model(
     return whole.finish({EMBEDS: (embeds, (batch, context, width)), POOLED: (pooled, (batch, pooled_width))})
 
 
+def _flux_lengths(backbone: Backbone) -> dict[str, int]:
+    return {"tokenizer": backbone.pipeline.tokenizer_max_length, "tokenizer_2": backbone.max_tokens}
+
+
+def _flux_graphs(backbone: Backbone, opset: int) -> dict[str, ir.Model]:
+    """CLIP's pooled state and T5's states, each from tokens of its own."""
+    pipeline, lengths = backbone.pipeline, list(_flux_lengths(backbone).values())
+    outputs = ["last_hidden_state", "pooler_output"]
+    clip = _trace(PooledText(pipeline.text_encoder), lengths[0], outputs, opset)
+    t5 = _trace(LastStates(pipeline.text_encoder_2), lengths[1], ["last_hidden_state"], opset)
+    whole = Composition(opset)
+    ids = [
+        whole.input(_ids(number), ir.DataType.INT64, axes(each.graph.inputs[0]))
+        for number, each in enumerate((clip, t5))
+    ]
+    _, pooled = whole.place(clip, ids[0])
+    (embeds,) = whole.place(t5, ids[1])
+    shapes = axes(t5.graph.outputs[0]), axes(clip.graph.outputs[1])
+    text = whole.finish({EMBEDS: (embeds, shapes[0]), POOLED: (pooled, shapes[1])})
+    return {_file("text_encoder"): clip, _file("text_encoder_2"): t5, TEXT_GRAPH: text}
+
+
 def _ids(number: int) -> str:
     return "input_ids" if number == 0 else f"input_ids_{number + 1}"
 
 
-FAMILIES: dict[str, TextFamily] = {"sd3": TextFamily(_sd3_lengths, _sd3_graphs)}
+FAMILIES: dict[str, TextFamily] = {
+    "flux": TextFamily(_flux_lengths, _flux_graphs),
+    "sd3": TextFamily(_sd3_lengths, _sd3_graphs),
+}

@@ -15,7 +15,9 @@ from tokenizers import Tokenizer
 from twinflow_core.errors import TwinflowError
 from twinflow_core.noise import image_noise
 from twinflow_core.runtime.package import (
+    EMBEDS,
     GET_AGAIN,
+    MASK,
     NOISES,
     GraphSpec,
     PackageManifest,
@@ -48,6 +50,22 @@ class PromptEmbeddings:
     def copy(self) -> PromptEmbeddings:
         """The same in memory of its own: a view of one row keeps the whole batch alive."""
         return PromptEmbeddings({name: part.copy() for name, part in self.parts.items()})
+
+    def filled_up(self, tokens: int) -> PromptEmbeddings:
+        """With zeros that do not count at the end of prompts shorter than `tokens`.
+
+        Raises:
+            ValueError: the prompts are longer, or shorter where every token counts.
+        """
+        missing = tokens - self.parts[EMBEDS].shape[1]
+        if missing == 0:
+            return self
+        if missing < 0 or MASK not in self.parts:
+            raise ValueError(f"prompts of {tokens - missing} tokens, where the graph takes {tokens}")
+        wide = {EMBEDS: ((0, 0), (0, missing), (0, 0)), MASK: ((0, 0), (0, missing))}
+        return PromptEmbeddings(
+            {name: np.pad(part, wide[name]) if name in wide else part for name, part in self.parts.items()}
+        )
 
     @property
     def nbytes(self) -> int:
@@ -217,7 +235,13 @@ class LoadedPackage:
         session = self._generator(noises.shape[1])
         # The graph counts evaluations first, so that each step's noise is one block of memory.
         by_step = np.ascontiguousarray(noises.swapaxes(0, 1))
-        return session.run({NOISES: by_step, **prompts.parts})[0]
+        return session.run({NOISES: by_step, **prompts.filled_up(self._tokens).parts})[0]
+
+    @property
+    def _tokens(self) -> int:
+        """Tokens of a prompt that the generators take."""
+        generator = next(iter(self.manifest.generators.values()))
+        return next(int(spec.shape[1]) for spec in generator.inputs if spec.name == EMBEDS)
 
     def _generator(self, steps: int) -> GraphSession:
         self.require_steps(steps)

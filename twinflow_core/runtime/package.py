@@ -16,6 +16,8 @@ FORMAT_VERSION = 2
 TEXT_GRAPH = "text.onnx"
 # The input of every generator that holds the noises of all evaluations; the others are conditioning.
 NOISES = "noises"
+# What conditioning is called, as in `backbones.conditioning`, which this side cannot import.
+EMBEDS, MASK = "prompt_embeds", "prompt_mask"
 # Of format 1, which said less and these two things more.
 DROPPED = ("vae", "default_negative")
 GET_AGAIN = "Fetch the package from the registry again, or redo the export stage."
