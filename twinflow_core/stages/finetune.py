@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 from pathlib import Path
 
 import torch
 
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.lora import merge_lora
 from twinflow_core.data.whole_folder import whole_folder
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
 from twinflow_core.stages.entry import run_stage
@@ -38,7 +41,7 @@ def finetune(params: Params, root: Path) -> None:
     training = Training(
         backbone.velocity.to(device),
         EncodedData.load(root / "data/encoded", "train"),
-        params.finetune,
+        finetune_options(params.finetune, backbone),
         resume,
         validation,
         sheet.draw,
@@ -50,6 +53,14 @@ def finetune(params: Params, root: Path) -> None:
     with whole_folder(root / OUTPUT) as output:
         backbone.save(output)
         _write_log(training.log, output / LOG)
+
+
+def finetune_options(options: FinetuneParams, backbone: Backbone) -> FinetuneParams:
+    """The finetune section, without guidance where the model has it built in; says so."""
+    if options.guidance == 0 or not backbone.guidance_built_in:
+        return options
+    print("The base model was distilled with guidance, so finetune.guidance is taken as 0.", file=sys.stderr)
+    return options.model_copy(update={"guidance": 0.0})
 
 
 def _run_key(params: Params, root: Path) -> str:
