@@ -10,7 +10,7 @@ from torch import Tensor
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.export.real_rope import qwen_in_real_numbers
+from twinflow_core.export.real_rope import qwen_in_real_numbers, qwen_of_any_batch
 from twinflow_core.export.z_image_rows import ZImageRows, in_real_numbers
 
 Denoise = Callable[[Tensor, Tensor, Conditioning], Tensor]
@@ -63,6 +63,7 @@ FAMILIES: dict[str, GraphFamily] = {
     "qwen-image": GraphFamily(
         time_only=r"transformer_blocks\.\d+\.(img|txt)_mod|norm_out\.linear",
         folds=r"time_text_embed\.|.*\.(img|txt)_mod\.|norm_out\.linear\.",
+        denoise=qwen_of_any_batch,
         traceable=qwen_in_real_numbers,
     ),
     "z-image": GraphFamily(

@@ -96,7 +96,7 @@ def write_configurations(package: Path, backbone: Backbone) -> None:
     pipeline.vae.save_config(package / "vae_decoder")
     for name, tokenizer in tokenizers(backbone).items():
         _write_tokenizer(package / name, tokenizer)
-    for name in encoder_names(pipeline):
+    for name in encoder_names(backbone):
         getattr(pipeline, name).config.save_pretrained(package / name)
     for path in sorted(package.rglob("*.json")):
         _forget_machine(path)

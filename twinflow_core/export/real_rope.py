@@ -6,7 +6,7 @@ with cosines and sines; the angles are the models' own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twinflow_core.backbones.backbone import Backbone
+from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.packing import from_patches, from_tokens, to_patches, to_tokens
 
 
 def turned(x: Tensor, angles: Tensor) -> Tensor:
@@ -59,6 +61,27 @@ def qwen_in_real_numbers(backbone: Backbone) -> Iterator[None]:
     finally:
         transformer.pos_embed = stock
         transformer_qwenimage.apply_rotary_emb_qwen = turn
+
+
+def qwen_of_any_batch(backbone: Backbone) -> Callable[[Tensor, Tensor, Conditioning], Tensor]:
+    """The backbone's denoiser told of one image's shape: it looks at the first alone, and a list of as many as there
+    are rows would make a constant of the batch."""
+    transformer = backbone.pipeline.transformer
+
+    def denoise(x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        patches = to_patches(x_t)
+        height, width = patches.shape[2:]
+        tokens = transformer(
+            hidden_states=to_tokens(patches),
+            timestep=t,
+            encoder_hidden_states=conditioning.prompt_embeds,
+            encoder_hidden_states_mask=conditioning.mask,
+            img_shapes=[[(1, height, width)]],
+            return_dict=False,
+        )[0]
+        return from_patches(from_tokens(tokens, height, width))
+
+    return denoise
 
 
 class RealAttention:

@@ -103,8 +103,11 @@ def tokenizers(backbone: Backbone) -> dict[str, PaddedTokenizer]:
     }
 
 
-def encoder_names(pipeline: Any) -> list[str]:
-    """The pipeline's text encoders that it really has."""
+def encoder_names(backbone: Backbone) -> list[str]:
+    """The pipeline's text encoders that have a graph."""
+    if not encodes_text(backbone):
+        return []
+    pipeline = backbone.pipeline
     names = ("text_encoder", "text_encoder_2", "text_encoder_3")
     return [name for name in names if getattr(pipeline, name, None) is not None]
 
