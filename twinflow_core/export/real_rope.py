@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.backbones.packing import from_patches, from_tokens, to_patches, to_tokens
+from twinflow_core.backbones.packing import pack, unpack
 
 
 def turned(x: Tensor, angles: Tensor) -> Tensor:
@@ -69,17 +69,16 @@ def qwen_of_any_batch(backbone: Backbone) -> Callable[[Tensor, Tensor, Condition
     transformer = backbone.pipeline.transformer
 
     def denoise(x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        patches = to_patches(x_t)
-        height, width = patches.shape[2:]
+        height, width = x_t.shape[2:]
         tokens = transformer(
-            hidden_states=to_tokens(patches),
+            hidden_states=pack(x_t),
             timestep=t,
             encoder_hidden_states=conditioning.prompt_embeds,
             encoder_hidden_states_mask=conditioning.mask,
-            img_shapes=[[(1, height, width)]],
+            img_shapes=[[(1, height // 2, width // 2)]],
             return_dict=False,
         )[0]
-        return from_patches(from_tokens(tokens, height, width))
+        return unpack(tokens, height, width)
 
     return denoise
 
