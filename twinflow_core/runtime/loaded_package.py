@@ -213,7 +213,9 @@ class LoadedPackage:
     def no_prompts(self, rows: int) -> PromptEmbeddings:
         """Embeddings of zeros, where every token counts: for warming up and for checks."""
         generator = next(iter(self.manifest.generators.values()))
-        shapes = {spec.name: (rows, *spec.shape[1:]) for spec in generator.inputs if spec.name != NOISES}
+        shapes = {
+            spec.name: (rows, *map(int, spec.shape[1:])) for spec in generator.inputs if spec.name != NOISES
+        }
         types = {spec.name: spec.dtype for spec in generator.inputs}
         return PromptEmbeddings(
             {
