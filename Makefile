@@ -1,6 +1,6 @@
 # Needs Python >= 3.11, git and make; everything else is installed into .venv from requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help setup retrain test test-line test-parts bench bench-objectives lint soak bench-serving
+.PHONY: help setup retrain test test-line test-parts bench bench-objectives lint soak bench-serving bench-families
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,6 +14,7 @@ help:
 	@echo "make bench-objectives   TwinFlow against its rivals: hours on a CPU, goes on where it was stopped"
 	@echo "make soak      kills, races, faults, full disks in full counts: hours; goes on where it was stopped"
 	@echo "make bench-serving   images a second and p95: torch against ONNX Runtime; then hot swap under load"
+	@echo "make bench-families   every model family's package against torch, from noise to pixels"
 	@echo "make lint      ruff, mypy and the import arrows"
 
 setup: $(STAMP)
@@ -66,6 +67,9 @@ soak: $(STAMP)
 bench-serving: $(STAMP)
 	@$(BIN)/python -m benchmarks.serving_speed
 	@$(BIN)/python -m benchmarks.hot_swap
+
+bench-families: $(STAMP)
+	@$(BIN)/python -m benchmarks.family_parity
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

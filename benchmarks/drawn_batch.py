@@ -29,8 +29,7 @@ class DrawnBatch:
         """The inputs of the packaged generator."""
         return {
             "noises": self.noises,
-            "prompt_embeds": self.conditioning.prompt_embeds.numpy(),
-            "pooled_prompt_embeds": self.conditioning.pooled.numpy(),
+            **{name: part.numpy() for name, part in self.conditioning.tensors().items()},
         }
 
 

@@ -3,8 +3,7 @@
     python -m benchmarks.folding
 
 Each family's network at its published size (diffusers' defaults but for SD3, whose are smaller), on torch's meta
-device: no weights, no memory.
-Where pooled text enters the modulation, only the time MLP folds.
+device: no weights, no memory. What folds is what `export.families` says; a test holds that against real graphs.
 """
 
 from __future__ import annotations
@@ -17,16 +16,18 @@ from pathlib import Path
 import diffusers
 import torch
 
+from twinflow_core.export.families import FAMILIES
+
 RESULT = Path(__file__).parent / "results/folding.json"
 
 
 @dataclass(frozen=True)
-class Family:
-    """A network class of diffusers, and the parameters of it that see nothing but time (and constant guidance)."""
+class Published:
+    """A network class of diffusers at its published size, and which of the exported families it belongs to."""
 
     name: str
     network: str
-    time_only: str
+    family: str
     size: dict[str, int] = field(default_factory=dict)
 
 
@@ -37,35 +38,29 @@ SD3_MEDIUM = {
     "caption_projection_dim": 1536,
     "pos_embed_max_size": 192,
 }
-FAMILIES = (
-    Family("SD3-medium", "SD3Transformer2DModel", r"time_text_embed\.timestep_embedder\.", SD3_MEDIUM),
-    Family("FLUX.1", "FluxTransformer2DModel", r"time_text_embed\.(timestep|guidance)_embedder\."),
-    Family(
-        "FLUX.2", "Flux2Transformer2DModel", r"(time_guidance_embed|\w+_modulation\w*)\.|norm_out\.linear\."
-    ),
-    Family(
-        "Qwen-Image",
-        "QwenImageTransformer2DModel",
-        r"time_text_embed\.|.*\.(img|txt)_mod\.|norm_out\.linear\.",
-    ),
-    Family("Z-Image", "ZImageTransformer2DModel", r"t_embedder\.|.*adaLN_modulation\."),
-    Family("Sana", "SanaTransformer2DModel", r"time_embed\."),
+PUBLISHED = (
+    Published("SD3-medium", "SD3Transformer2DModel", "sd3", SD3_MEDIUM),
+    Published("FLUX.1", "FluxTransformer2DModel", "flux"),
+    Published("FLUX.2", "Flux2Transformer2DModel", "flux2"),
+    Published("Qwen-Image", "QwenImageTransformer2DModel", "qwen-image"),
+    Published("Z-Image", "ZImageTransformer2DModel", "z-image"),
+    Published("Sana", "SanaTransformer2DModel", "sana"),
 )
 
 
-def measure(family: Family) -> dict[str, object]:
+def measure(model: Published) -> dict[str, object]:
     """Parameters in all, those that fold, and their share."""
     with torch.device("meta"):
-        network = getattr(diffusers, family.network)(**family.size)
+        network = getattr(diffusers, model.network)(**model.size)
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
-    folded = sum(size for name, size in sizes.items() if re.match(family.time_only, name))
+    folded = sum(size for name, size in sizes.items() if re.match(FAMILIES[model.family].folds, name))
     total = sum(sizes.values())
-    return {"family": family.name, "parameters": total, "folded": folded, "share": round(folded / total, 4)}
+    return {"family": model.name, "parameters": total, "folded": folded, "share": round(folded / total, 4)}
 
 
 def main() -> None:
     """Print a table, write benchmarks/results/folding.json."""
-    rows = [measure(family) for family in FAMILIES]
+    rows = [measure(model) for model in PUBLISHED]
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(
         json.dumps({"diffusers": diffusers.__version__, "rows": rows}, indent=1) + "\n", encoding="utf-8"

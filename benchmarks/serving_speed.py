@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from benchmarks.drawn_batch import draw_batch
 from benchmarks.machine import machine_fingerprint
 from benchmarks.result_file import tell_result
 from twinflow_core.backbones.backbone import Backbone
-from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.conditioning import POOLED, Conditioning
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
 from twinflow_core.export.layout import TRANSFORMER, write_graphs
@@ -55,11 +56,13 @@ def ways_of(
     drawn = draw_batch(backbone, PROMPT, batch)
     conditioning, noises, in_torch, given = drawn.conditioning, drawn.noises, drawn.in_torch, drawn.for_onnx
     many, few = many_step_sampler(backbone, steps, guidance), few_step_sampler(backbone)
-    compiled = _compiled(backbone, conditioning)
+    compiled = (
+        {} if why_not_compile() else {"one_step_torch_compile": _compiled(backbone, conditioning, in_torch)}
+    )
     return {
+        **compiled,
         "base_torch_many_steps": lambda: to_pixels(backbone.decode_latents(many(in_torch, conditioning))),
         "one_step_torch": lambda: to_pixels(backbone.decode_latents(few(in_torch, conditioning))),
-        "one_step_torch_compile": lambda: to_pixels(compiled(in_torch)),
         "one_step_onnx_fp32": lambda: served_pixels(sessions["fp32"].run(given)[0]),
         "one_step_onnx_int8": lambda: served_pixels(sessions["int8"].run(given)[0]),
         "denoiser_torch_many_steps": _guided_steps(backbone, conditioning, in_torch[0], steps),
@@ -67,15 +70,23 @@ def ways_of(
     }
 
 
-def _compiled(backbone: Backbone, conditioning: Conditioning) -> Callable[[torch.Tensor], torch.Tensor]:
+def why_not_compile() -> str | None:
+    """Why torch.compile cannot be measured here, or None if it can."""
+    names = (os.environ.get("CXX") or "g++", "clang++")
+    if any(shutil.which(name) for name in names):
+        return None
+    return f"torch.compile needs a C++ compiler; none of {', '.join(names)} is on the path"
+
+
+def _compiled(backbone: Backbone, conditioning: Conditioning, given: torch.Tensor) -> Way:
     """One step and the decoder through torch.compile, with its own default settings."""
 
     def draw(noises: torch.Tensor) -> torch.Tensor:
         latents = sample_few_steps(lambda x_t, t, r: backbone.velocity(x_t, t, r, conditioning), noises)
         return backbone.decode_latents(latents)
 
-    compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(draw, dynamic=False)
-    return compiled
+    compiled = torch.compile(draw, dynamic=False)
+    return lambda: to_pixels(compiled(given))
 
 
 def _guided_steps(backbone: Backbone, conditioning: Conditioning, x: torch.Tensor, steps: int) -> Way:
@@ -94,7 +105,7 @@ def _denoiser(session: GraphSession, conditioning: Conditioning, x: np.ndarray) 
     given = {
         "hidden_states": x,
         "encoder_hidden_states": conditioning.prompt_embeds.numpy(),
-        "pooled_projections": conditioning.pooled.numpy(),
+        "pooled_projections": conditioning.tensors()[POOLED].numpy(),
         "timestep": np.full(len(x), 1000.0, np.float32),
     }
     return lambda: session.run(given)
@@ -131,8 +142,9 @@ def summary(seconds: dict[str, list[float]], batch: int) -> dict[str, Any]:
     }
 
 
-def _ratio(middle: dict[str, float], slow: str, fast: str) -> float:
-    return round(middle[slow] / middle[fast], 2)
+def _ratio(middle: dict[str, float], slow: str, fast: str) -> float | None:
+    """None if one of them was not measured."""
+    return round(middle[slow] / middle[fast], 2) if slow in middle and fast in middle else None
 
 
 def measure(model: Path, batches: Sequence[int], rounds: int, threads: int) -> dict[str, Any]:
@@ -162,6 +174,7 @@ def measure(model: Path, batches: Sequence[int], rounds: int, threads: int) -> d
     return {
         "by_batch": by_batch,
         "targets": TARGETS,
+        "skipped": {"one_step_torch_compile": reason} if (reason := why_not_compile()) else {},
         "base": {"steps": steps, "guidance": guidance, "nfe": 2 * steps},
         "provider": provider.name,
         "threads": threads,

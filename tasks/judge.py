@@ -79,6 +79,7 @@ def judge_serving(run: Run, served: Served, quality: Decision, version: str | No
         **served.serving,
         "score": served.metrics["candidate"][fewest]["score"],
         "score_difference": served.metrics["difference"].get(fewest),
+        "diversity_ratio": served.metrics["diversity_ratio"].get(fewest),
     }
     evaluation = _json(run.tree / "eval/candidate/metrics.json")
     metrics = merged_metrics(evaluation, _json(run.tree / "export/parity.json"), serving)

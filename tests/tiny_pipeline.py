@@ -39,7 +39,7 @@ def build_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizer = _tokenizer()
+        tokenizer = clip_tokenizer()
         encoders = [_text_encoder(tokenizer, width, projection) for width, projection in ((32, 16), (24, 12))]
         pipeline = StableDiffusion3Pipeline(
             transformer=_transformer(),
@@ -106,7 +106,7 @@ def _text_encoder(tokenizer: CLIPTokenizer, width: int, projection: int) -> CLIP
     return CLIPTextModelWithProjection(config).eval()
 
 
-def _tokenizer() -> CLIPTokenizer:
+def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's byte-level BPE with merges that spell WORDS; every byte has a token, so no text is unknown.
 
     The merges are chained by hand because `BpeTrainer` breaks ties differently from run to run.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,8 +13,6 @@ from transformers import CLIPTokenizer
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.errors import TwinflowError
-from twinflow_core.export.layout import write_graphs
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
 TOLERANCE = 1e-5
@@ -87,9 +83,3 @@ def test_transformers_still_reads_the_tokenizer(tiny_package: Path, tiny_pipelin
     assert (
         exported(text).input_ids == CLIPTokenizer.from_pretrained(tiny_pipeline / "tokenizer")(text).input_ids
     )
-
-
-def test_t5_is_refused(tmp_path: Path) -> None:
-    with_t5: Any = SimpleNamespace(pipeline=SimpleNamespace(text_encoder_3=torch.nn.Identity()))
-    with pytest.raises(TwinflowError, match="T5"):
-        write_graphs(tmp_path, with_t5, [1], 20, "fp32", lambda *_: None)

@@ -25,8 +25,7 @@ def test_bound_runs_equal_plain_ones(tiny_package: Path) -> None:
         embeddings = package.encode([f"{row} red circle" for row in range(batch)])
         inputs = {
             "noises": noises,
-            "prompt_embeds": embeddings.prompt_embeds,
-            "pooled_prompt_embeds": embeddings.pooled,
+            **embeddings.parts,
         }
         (images,) = bound.run(inputs)
         expected = package.render(noises.swapaxes(0, 1), embeddings)

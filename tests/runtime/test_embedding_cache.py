@@ -25,8 +25,10 @@ class Encoder:
         self.asked.append(list(texts))
         codes = np.array([ord(text) for text in texts], np.float32)
         return PromptEmbeddings(
-            np.broadcast_to(codes[:, None, None], (len(texts), 3, 2)),
-            np.broadcast_to(codes[:, None], (len(texts), 5)),
+            {
+                "prompt_embeds": np.broadcast_to(codes[:, None, None], (len(texts), 3, 2)),
+                "pooled_prompt_embeds": np.broadcast_to(codes[:, None], (len(texts), 5)),
+            }
         )
 
 
@@ -34,10 +36,10 @@ class Encoder:
 def test_rows_are_right_and_the_bound_holds(requests: list[list[str]], room: int) -> None:
     cache = EmbeddingCache(Encoder(), room * ROW_BYTES)
     for texts in requests:
-        rows = cache(texts)
-        assert rows.prompt_embeds.shape == (len(texts), 3, 2)
-        assert [chr(int(code)) for code in rows.pooled[:, 0]] == texts
-        assert [chr(int(code)) for code in rows.prompt_embeds[:, 2, 1]] == texts
+        rows = cache(texts).parts
+        assert rows["prompt_embeds"].shape == (len(texts), 3, 2)
+        assert [chr(int(code)) for code in rows["pooled_prompt_embeds"][:, 0]] == texts
+        assert [chr(int(code)) for code in rows["prompt_embeds"][:, 2, 1]] == texts
         assert cache.bytes_held <= room * ROW_BYTES
     assert cache.hits + cache.misses == sum(map(len, requests))
 

@@ -41,6 +41,7 @@ def test_the_manifest_describes_the_package(package: Path) -> None:
     assert (noises.name, noises.dtype, noises.shape) == ("noises", "float", (2, "batch", 4, 8, 8))
     assert (embeds.name, pooled.name) == ("prompt_embeds", "pooled_prompt_embeds")
     assert manifest.generators["2"].outputs[0].shape == ("batch", 3, 32, 32)
+    assert manifest.text is not None
     assert [spec.name for spec in manifest.text.inputs] == ["input_ids", "input_ids_2"]
 
 
@@ -77,9 +78,28 @@ def test_a_damaged_manifest_is_refused(package: Path, content: str) -> None:
 
 
 def test_a_newer_format_is_refused(package: Path) -> None:
-    rewrite(package, format=2)
-    with pytest.raises(TwinflowError, match="has format 2"):
+    rewrite(package, format=3)
+    with pytest.raises(TwinflowError, match="has format 3"):
         read_manifest(package)
+
+
+def test_the_first_format_is_still_read(package: Path) -> None:
+    known = read_manifest(package)
+    document = json.loads((package / MANIFEST).read_text())
+    old = {key: value for key, value in document.items() if key not in ("sampler", "noise", "provenance")}
+    rewritten = {**old, "format": 1, "vae": {"scaling_factor": 1.5}, "default_negative": None}
+    (package / MANIFEST).write_text(json.dumps(rewritten))
+    assert read_manifest(package).generators == known.generators
+    assert len(LoadedPackage.from_folder(package, "cpu").generate(["a red circle"])) == 1
+
+
+def test_the_manifest_says_what_it_was_made_of(package: Path) -> None:
+    manifest = read_manifest(package)
+    assert "x_t - t F(x_t, t, 0)" in manifest.sampler
+    assert "Philox" in manifest.noise
+    assert manifest.provenance["pipeline"] == "StableDiffusion3Pipeline"
+    assert len(manifest.provenance["denoiser_sha256"]) == 64
+    assert {"torch", "diffusers", "onnxscript"} <= set(manifest.provenance)
 
 
 def test_a_folder_without_a_package_is_refused(tmp_path: Path) -> None:

@@ -137,9 +137,14 @@ class Backbone(ABC):
         """The velocity [B, C, H, W] that the family's own pipeline makes of both at a guidance scale."""
         return guided(conditional, unconditional, scale)
 
+    @property
+    def guidance_built_in(self) -> bool:
+        """Whether the model was distilled with guidance: that of two velocities would add it a second time."""
+        return False
+
     def many_step_guidance(self, scale: float) -> float:
         """The scale that many steps take in answer to the one asked for; 1 where guidance is distilled in."""
-        return scale
+        return 1.0 if self.guidance_built_in else scale
 
     def many_step_scheduler(self, steps: int, device: torch.device) -> FlowMatchEulerDiscreteScheduler:
         """Euler steps at the times that the model is sampled at, set for `steps`; timesteps are 1000 t."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.scaled_latents import decode_scaled, encode_scaled
 from twinflow_core.backbones.target_time import TIME_SCALE
 from twinflow_core.backbones.velocity import Velocity
 
@@ -74,16 +75,10 @@ class Sd3Backbone(Backbone):
         """See `Backbone.max_tokens`; the first text encoder's limit."""
         return self.pipeline.tokenizer_max_length
 
-    @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """See `Backbone.encode_images`."""
-        vae = self.pipeline.vae
-        latents = vae.encode(images).latent_dist.mode()
-        return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+        return encode_scaled(self.pipeline.vae, images)
 
-    @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """See `Backbone.decode_latents`."""
-        vae = self.pipeline.vae
-        raw = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-        return (vae.decode(raw, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
+        return decode_scaled(self.pipeline.vae, latents)

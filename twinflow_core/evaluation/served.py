@@ -67,7 +67,8 @@ def score_drawn(
 
     Returns:
         The samples, and metrics under the keys of `metrics.json`: `scorer`, `candidate.nfe<k>`, and
-        `difference.nfe<k>`, this score minus that of `in_torch` on the same prompts.
+        `difference.nfe<k>`, this score minus that of `in_torch` on the same prompts, and `diversity_ratio.nfe<k>`,
+        this diversity over theirs.
     """
     name = scorer_name(root)
     scorer = make_scorer(name, root / PREPARED, params.data.resolution)
@@ -75,6 +76,7 @@ def score_drawn(
     samples: list[Sample] = []
     metrics: dict[str, Any] = {}
     difference: dict[str, float] = {}
+    diversity: dict[str, float] = {}
     for setting, folder in drawn.items():
         wanted = {entry["prompt_id"] for entry in json.loads((folder / "samples.json").read_text("utf-8"))}
         prompts = [prompt for prompt in known if prompt.id in wanted]
@@ -85,7 +87,20 @@ def score_drawn(
         beside = [each for each in in_torch if each.setting == setting and each.prompt_id in wanted]
         if beside:
             difference[setting] = metrics[setting]["score"] - scorer.score(beside)[0]
-    return samples, {"scorer": name, "candidate": metrics, "difference": difference}
+            diversity[setting] = _kept(
+                metrics[setting]["diversity"], setting_metrics(scorer, beside)["diversity"]
+            )
+    return samples, {
+        "scorer": name,
+        "candidate": metrics,
+        "difference": difference,
+        "diversity_ratio": diversity,
+    }
+
+
+def _kept(diversity: float, in_torch: float) -> float:
+    """Its share of torch's; 1 where torch's images have none to lose: too few of them are right to compare."""
+    return diversity / in_torch if in_torch > 0 else 1.0
 
 
 def scorer_name(root: Path) -> ScorerName:

@@ -6,11 +6,14 @@ lies between the parts (mixing in noise, stepping, scaling) is written here in O
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
+
+from twinflow_core.export.graphs import HIDDEN
+from twinflow_core.runtime.package import NOISES
 
 IR_VERSION = 10
 Shape = tuple[int | str, ...]
@@ -52,6 +55,11 @@ class Composition:
         self._graph.register_initializer(made)
         return made
 
+    def repeated(self, row: np.ndarray, rows: ir.Value) -> ir.Value:
+        """One known row [1, ..] as many times as the int64 [1] tensor `rows` says."""
+        shape = self.op("Concat", rows, self.constant(list(row.shape[1:])), axis=0)
+        return self.op("Expand", self.constant(row), shape)
+
     def place(self, piece: ir.Model, *given: ir.Value) -> list[ir.Value]:
         """A traced graph with these values as its inputs; its outputs. Weights are shared by all its copies.
 
@@ -92,88 +100,45 @@ class Composition:
 def generator_model(
     velocity: ir.Model,
     decoder: ir.Model,
-    time_embeddings: Sequence[np.ndarray],
+    time_values: Sequence[Mapping[str, np.ndarray]],
     times: Sequence[float],
-    scale: float,
-    shift: float,
     opset: int,
 ) -> ir.Model:
     """Noises and prompt embeddings to images in [0, 1], as `sampling.few_step` goes, with time folded in.
 
     Args:
-        velocity: hidden_states, time embedding, prompt_embeds, pooled_prompt_embeds to the velocity.
-        decoder: raw latents to images in [-1, 1].
-        time_embeddings: float32 [1, width] of each time.
+        velocity: latents (HIDDEN), what depends on time alone, and conditioning to the velocity.
+        decoder: normalised latents to images in [0, 1].
+        time_values: for each evaluation the inputs that depend on time alone, by name, one row each.
         times: of the evaluations, the first is 1.
-        scale: the VAE's scaling factor.
-        shift: the VAE's shift factor.
         opset: of the result.
     """
     whole = Composition(opset)
-    latents, _, embeds, pooled = velocity.graph.inputs
-    batch, *shape = _shape(latents)
-    noises = whole.input("noises", ir.DataType.FLOAT, (len(times), batch, *shape))
-    embeds = whole.input("prompt_embeds", ir.DataType.FLOAT, _shape(embeds))
-    pooled = whole.input("pooled_prompt_embeds", ir.DataType.FLOAT, _shape(pooled))
+    inputs = {str(value.name): value for value in velocity.graph.inputs}
+    batch, *shape = axes(inputs.pop(HIDDEN))
+    noises = whole.input(NOISES, ir.DataType.FLOAT, (len(times), batch, *shape))
+    rows = whole.op("Shape", noises, start=1, end=2)
+    given = {
+        name: whole.input(name, ir.DataType(value.dtype), axes(value))
+        for name, value in inputs.items()
+        if name not in time_values[0]
+    }
     x = None
-    for step, (time, embedding) in enumerate(zip(times, time_embeddings, strict=True)):
+    for step, (time, constants) in enumerate(zip(times, time_values, strict=True)):
         x_t = whole.op("Gather", noises, whole.constant(np.array(step)), axis=0)
         if x is not None:
             fresh = whole.op("Mul", x_t, whole.constant(time))
             x_t = whole.op("Add", fresh, whole.op("Mul", x, whole.constant(1 - time)))
-        (v,) = whole.place(velocity, x_t, whole.constant(embedding), embeds, pooled)
+        given |= {name: whole.repeated(constant, rows) for name, constant in constants.items()}
+        given[HIDDEN] = x_t
+        (v,) = whole.place(velocity, *(given[str(value.name)] for value in velocity.graph.inputs))
         x = whole.op("Sub", x_t, v if time == 1 else whole.op("Mul", v, whole.constant(time)))
     assert x is not None
-    raw = whole.op("Add", whole.op("Div", x, whole.constant(scale)), whole.constant(shift))
-    (decoded,) = whole.place(decoder, raw)
-    halved = whole.op("Add", whole.op("Div", decoded, whole.constant(2.0)), whole.constant(0.5))
-    images = whole.op("Clip", halved, whole.constant(0.0), whole.constant(1.0))
-    return whole.finish({"images": (images, _shape(decoder.graph.outputs[0]))})
+    (images,) = whole.place(decoder, x)
+    return whole.finish({"images": (images, axes(decoder.graph.outputs[0]))})
 
 
-def denoiser_model(embedder: ir.Model, velocity: ir.Model, opset: int) -> ir.Model:
-    """One evaluation at any time: the inputs and the output that optimum-onnx names."""
-    whole = Composition(opset)
-    latents, _, embeds, pooled = velocity.graph.inputs
-    hidden = whole.input("hidden_states", ir.DataType.FLOAT, _shape(latents))
-    embeds = whole.input("encoder_hidden_states", ir.DataType.FLOAT, _shape(embeds))
-    pooled = whole.input("pooled_projections", ir.DataType.FLOAT, _shape(pooled))
-    timestep = whole.input("timestep", ir.DataType.FLOAT, _shape(embedder.graph.inputs[0]))
-    (embedding,) = whole.place(embedder, timestep)
-    (v,) = whole.place(velocity, hidden, embedding, embeds, pooled)
-    return whole.finish({"out_hidden_states": (v, _shape(velocity.graph.outputs[0]))})
-
-
-def text_model(encoders: Sequence[ir.Model], context: int, width: int, opset: int) -> ir.Model:
-    """Token ids of all tokenizers to prompt embeddings [B, context, width] and pooled embeddings.
-
-    Args:
-        encoders: each ids to text_embeds, last_hidden_state, and every layer's hidden state.
-        context: tokens of the whole context, zeros at its end included.
-        width: of one token's embedding, zeros at its end included.
-        opset: of the result.
-    """
-    whole = Composition(opset)
-    placed = []
-    for number, encoder in enumerate(encoders):
-        name = "input_ids" if number == 0 else f"input_ids_{number + 1}"
-        ids = whole.input(name, ir.DataType.INT64, _shape(encoder.graph.inputs[0]))
-        placed.append(whole.place(encoder, ids))
-    states = whole.op("Concat", *(outputs[-2] for outputs in placed), axis=-1)
-    pooled = whole.op("Concat", *(outputs[0] for outputs in placed), axis=-1)
-    batch, length, _ = _shape(encoders[0].graph.outputs[-2])
-    wide = sum(int(_shape(encoder.graph.outputs[-2])[2]) for encoder in encoders)
-    missing = whole.constant([0, 0, 0, 0, context - int(length), width - wide])
-    embeds = whole.op("Pad", states, missing)
-    pooled_width = sum(int(_shape(encoder.graph.outputs[0])[1]) for encoder in encoders)
-    return whole.finish(
-        {
-            "prompt_embeds": (embeds, (batch, context, width)),
-            "pooled_prompt_embeds": (pooled, (batch, pooled_width)),
-        }
-    )
-
-
-def _shape(value: ir.Value) -> Shape:
+def axes(value: ir.Value) -> Shape:
+    """A value's shape, names for the dynamic axes."""
     assert value.shape is not None
     return tuple(axis if isinstance(axis, int) else str(axis) for axis in value.shape)

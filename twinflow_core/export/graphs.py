@@ -1,75 +1,164 @@
-"""The modules that become graphs: each part of the pipeline once, time told apart from the rest.
+"""The modules that are traced, each part of the pipeline once, and the values at which their graphs are cut.
 
-`export.compose` makes whole graphs of them. What few-step sampling never varies (times, latents' scale, context
-length) is fixed there: a generator's graph has no sampler to set.
+A traced part gives more outputs than its own: what its network was called with and answered, and what depends on time
+alone. `export.cut` cuts the graph at them: one trace gives the stock network that other programs look for, and the
+network whose time is a constant.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from twinflow_core.backbones.target_time import TIME_SCALE
+from twinflow_core.backbones.backbone import Backbone
+from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.export.families import GraphFamily
+
+HIDDEN, TIME, VELOCITY = "hidden_states", "timestep", "velocity"
+LATENTS, IMAGES = "latents", "images"
+# Prefixes of the outputs that mark where to cut.
+STOCK, TIME_VALUE = "stock.", "time_value."
+STOCK_OUTPUT = STOCK + "output"
 
 
-class TimeGiven(nn.Module):
-    """In place of SD3's time and text embedder: takes a finished time embedding, adds the pooled text."""
+class MarkedVelocity(nn.Module):
+    """F(x_t, t, 0) as `Velocity` has it, and the marks: the transformer's own call, and what hangs on time alone.
 
-    def __init__(self, text_embedder: nn.Module) -> None:
+    Args:
+        backbone: in evaluation mode.
+        family: how its kind is traced.
+        conditioning: an example, whose parts say what the graph takes.
+    """
+
+    def __init__(self, backbone: Backbone, family: GraphFamily, conditioning: Conditioning) -> None:
         super().__init__()
-        self.text_embedder = text_embedder
+        self.velocity = backbone.velocity
+        self._denoise = family.denoise(backbone)
+        self._parts = list(conditioning.tensors())
+        network = self.velocity.transformer
+        pattern = re.compile(family.time_only)
+        self._time_only = [name for name, _ in network.named_modules() if pattern.fullmatch(name)]
+        # By the transformer's own names: which of our inputs it is given as they are, and where to cut for the others.
+        self.renamed: dict[str, str] = {}
+        self.cut_at: list[str] = []
+        self._learn_call(backbone, conditioning)
 
-    def forward(self, time_embedding: Tensor, pooled: Tensor) -> Tensor:
-        """[B, width] of time embeddings [B, width], or one [1, width] for all, and pooled embeddings [B, P]."""
-        return time_embedding + self.text_embedder(pooled)
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs in order."""
+        return [HIDDEN, TIME, *self._parts]
 
+    @property
+    def time_values(self) -> list[str]:
+        """Names of the outputs that depend on time alone."""
+        return [f"{TIME_VALUE}{name}" for name in self._time_only]
 
-class TimeEmbedding(nn.Module):
-    """Timesteps to time embeddings, by SD3's own sine and MLP."""
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs in order."""
+        marks = [STOCK_OUTPUT, *(STOCK + name for name in self.cut_at)] if self.has_stock_call else []
+        return [VELOCITY, *self.time_values, *marks]
 
-    def __init__(self, embedder: Any) -> None:
-        super().__init__()
-        self.project = embedder.time_proj
-        self.embed = embedder.timestep_embedder
+    @property
+    def has_stock_call(self) -> bool:
+        """Whether the transformer's own call takes tensors, so that a graph can stand for it."""
+        return HIDDEN in (*self.cut_at, *self.renamed)
 
-    def forward(self, timestep: Tensor) -> Tensor:
-        """[B, width] of timesteps [B] in [0, 1000]."""
-        return self.embed(self.project(timestep))
+    def forward(
+        self, x_t: Tensor, t: Tensor, first: Tensor, second: Tensor | None = None, third: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Velocity [B, C, H, W] of latents [B, C, H, W], times [B] in [0, 1] and conditioning; then the marks."""
+        parts = [part for part in (first, second, third) if part is not None]
+        self.velocity.target_time.r = None
+        with self._recording() as (called, answered, values):
+            velocity = self._denoise(x_t, t, Conditioning.of(dict(zip(self._parts, parts, strict=True))))
+        marks = [answered[0], *(called[name] for name in self.cut_at)] if self.has_stock_call else []
+        return (velocity, *(values[name] for name in self._time_only), *marks)
 
     @torch.no_grad()
-    def at(self, times: Sequence[float]) -> list[Tensor]:
-        """Embeddings [1, width] of times in [0, 1].
+    def at(self, time: float, example: Conditioning, shape: Sequence[int]) -> dict[str, Tensor]:
+        """What depends on time alone at one time in [0, 1], by name: each value has one row.
 
         One row at a time: a matrix product of several rows may round differently. Computed here, in torch, they
         become constants of a graph: besides the saving, a runtime's own sine of 1000 would be off in the fourth
         decimal.
         """
-        return [self(torch.tensor([TIME_SCALE * time])) for time in times]
+        parts = [part[:1] for part in example.tensors().values()]
+        values = self(torch.zeros(1, *shape), torch.tensor([time]), *parts)
+        return dict(zip(self.time_values, values[1:], strict=False))
+
+    @torch.no_grad()
+    def _learn_call(self, backbone: Backbone, conditioning: Conditioning) -> None:
+        rows = len(conditioning)
+        x_t, t = torch.zeros(rows, *backbone.latent_shape), torch.ones(rows)
+        ours = {
+            id(x_t): HIDDEN,
+            id(t): TIME,
+            **{id(part): name for name, part in conditioning.tensors().items()},
+        }
+        with self._recording() as (called, _, _):
+            self._denoise(x_t, t, conditioning)
+        for name, value in called.items():
+            if id(value) in ours:
+                self.renamed[name] = ours[id(value)]
+            elif isinstance(value, Tensor) and value.ndim and len(value) == rows:
+                self.cut_at.append(name)
+
+    @contextmanager
+    def _recording(self) -> Iterator[tuple[dict[str, Any], list[Tensor], dict[str, Tensor]]]:
+        """The transformer's arguments, its answer, and the values of time, filled while it runs."""
+        called: dict[str, Any] = {}
+        answered: list[Tensor] = []
+        values: dict[str, Tensor] = {}
+        network = self.velocity.transformer
+
+        def note(name: str) -> Any:
+            return lambda module, arguments, output: values.__setitem__(name, output)
+
+        hooks = [
+            network.register_forward_pre_hook(lambda _, __, told: called.update(told), with_kwargs=True),
+            network.register_forward_hook(lambda _, __, answer: answered.append(answer[0])),
+            *(network.get_submodule(name).register_forward_hook(note(name)) for name in self._time_only),
+        ]
+        try:
+            yield called, answered, values
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
-class GivenTimeTransformer(nn.Module):
-    """The denoiser without its time MLP, which few-step generators need at k known times only."""
+class MarkedDecoder(nn.Module):
+    """Normalised latents to images in [0, 1], and the marks: what the VAE itself takes and gives."""
 
-    def __init__(self, transformer: Any) -> None:
+    inputs = (LATENTS,)
+    outputs = (IMAGES, STOCK + "latent_sample", STOCK + "sample")
+
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        without_time = TimeGiven(transformer.time_text_embed.text_embedder)
-        self.transformer = _with_child(transformer, "time_text_embed", without_time)
+        self.vae = backbone.pipeline.vae
+        self._decode_latents = backbone.decode_latents
 
-    def forward(
-        self, hidden_states: Tensor, time_embedding: Tensor, prompt_embeds: Tensor, pooled: Tensor
-    ) -> Tensor:
-        """Velocity [B, C, h, w] of latents [B, C, h, w], embeddings of time [B or 1, width] and prompts."""
-        return self.transformer(
-            hidden_states=hidden_states,
-            timestep=time_embedding,
-            encoder_hidden_states=prompt_embeds,
-            pooled_projections=pooled,
-            return_dict=False,
-        )[0]
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [B, 3, H, W] in [0, 1] of latents [B, C, h, w]; then the marks."""
+        marks: list[Tensor] = []
+        stock = self.vae.decode
+
+        def decode(raw: Tensor, *arguments: Any, **told: Any) -> Any:
+            decoded = stock(raw, *arguments, **told)
+            marks.extend((raw, decoded[0]))
+            return decoded
+
+        self.vae.decode = decode
+        try:
+            images = self._decode_latents(latents)
+        finally:
+            del self.vae.decode
+        return (images, *marks)  # type: ignore[return-value]
 
 
 class SplitTextEncoder(nn.Module):
@@ -83,23 +172,3 @@ class SplitTextEncoder(nn.Module):
         """text_embeds [B, P], last_hidden_state [B, L, W], then every layer's hidden state."""
         output = self.encoder(input_ids, output_hidden_states=True)
         return (output.text_embeds, output.last_hidden_state, *output.hidden_states)
-
-
-class SplitDecoder(nn.Module):
-    """The VAE's decoder alone, on latents that are already unscaled."""
-
-    def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latent_sample: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [-1, 1], not clamped."""
-        decoded: Sequence[Tensor] = self.vae.decode(latent_sample, return_dict=False)  # type: ignore[operator]
-        return decoded[0]
-
-
-def _with_child(module: nn.Module, name: str, child: nn.Module) -> nn.Module:
-    """The module with one child replaced, sharing all weights; the original is left as it is."""
-    twin = copy.copy(module)
-    twin._modules = {**module._modules, name: child}
-    return twin

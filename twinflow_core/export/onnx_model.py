@@ -11,7 +11,10 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnxscript import rewriter
+from onnxscript.rewriter.rules.common import _no_op
 from torch import Tensor, nn
+from torch.nn import functional
 
 # Two rows, so that the exporter does not take the batch for a constant 1.
 EXAMPLE_BATCH = 2
@@ -31,10 +34,13 @@ def export_model(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str
 
     Returns:
         The optimised model, its weights in memory.
+
+    Raises:
+        RuntimeError: the module makes a constant of the batch.
     """
     batch = torch.export.Dim("batch", max=TRACED_BATCHES)
     shapes = tuple({0: batch} for _ in inputs)
-    with _quiet(), torch.no_grad():
+    with _quiet(), torch.no_grad(), _small_numbers_count(), _masks_by_query():
         program: Any = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
@@ -46,6 +52,10 @@ def export_model(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str
             verbose=False,
         )
     model: ir.Model = program.model
+    if any(isinstance(value.shape[0], int) for value in model.graph.inputs if value.shape):
+        raise RuntimeError(
+            f"{type(module).__name__} looks at the number of rows, so that its graph takes no other"
+        )
     _strip(model)
     return model
 
@@ -65,6 +75,44 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.initializers.values()
     for node in ir.traversal.RecursiveGraphIterator(graph):
         yield from node.outputs
+
+
+@contextmanager
+def _small_numbers_count() -> Iterator[None]:
+    """Keep onnxscript's optimiser from taking 1e-15 for 0.
+
+    It drops additions of what is within 1e-8 of zero. Linear attention and the DC-AE divide by a sum plus 1e-15:
+    where the sum is zero, 0 / 0 would come out. ONNX Runtime drops true zeros itself.
+    """
+    rules = rewriter._DEFAULT_REWRITE_RULES
+    dropped = set(map(id, _no_op.rules))
+    rewriter._DEFAULT_REWRITE_RULES = tuple(rule for rule in rules if id(rule) not in dropped)
+    try:
+        yield
+    finally:
+        rewriter._DEFAULT_REWRITE_RULES = rules
+
+
+@contextmanager
+def _masks_by_query() -> Iterator[None]:
+    """Give attention masks a row for each query while tracing.
+
+    ONNX Runtime's Attention (opset 23) refuses a mask [B, H, 1, keys] that torch repeats over the queries.
+    """
+    stock = functional.scaled_dot_product_attention
+
+    def attention(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *more: Any, **told: Any
+    ) -> Tensor:
+        if attn_mask is not None and attn_mask.shape[-2] == 1:
+            attn_mask = attn_mask.expand(*attn_mask.shape[:-2], query.shape[-2], attn_mask.shape[-1])
+        return stock(query, key, value, attn_mask, *more, **told)
+
+    functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = stock
 
 
 @contextmanager

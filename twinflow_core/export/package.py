@@ -13,6 +13,8 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.export.layout import graph_count, write_configurations, write_graphs
 from twinflow_core.export.parity import measure_parity
 from twinflow_core.export.precision import Precision
+from twinflow_core.export.provenance import provenance
+from twinflow_core.export.text import encodes_text, tokenizers
 from twinflow_core.progress import Reporter
 from twinflow_core.runtime.loaded_package import LoadedPackage
 from twinflow_core.runtime.package import (
@@ -29,6 +31,8 @@ from twinflow_core.runtime.package import (
 from twinflow_core.sampling.few_step import few_step_times
 
 PARITY = "parity.json"
+SAMPLER = "few steps: x_1 = z_1, x_t = t z + (1 - t) x, x = x_t - t F(x_t, t, 0); fresh noise at every time"
+NOISE = "NumPy Philox keyed by SHA-256 of '<seed>/<image>', standard normal float32 (twinflow_core.noise)"
 # Of images in fewer bits against torch in float32, in dB.
 LOWEST_PSNR = 35
 
@@ -67,7 +71,6 @@ def describe_package(
     backbone: Backbone, package: Path, steps: Sequence[int], opset: int, precision: Precision
 ) -> PackageManifest:
     """The manifest of a package's present files."""
-    config = backbone.pipeline.vae.config
     files = [path for path in package.rglob("*") if path.is_file() and path != package / MANIFEST]
     return PackageManifest(
         format=FORMAT_VERSION,
@@ -77,13 +80,11 @@ def describe_package(
         latent_shape=backbone.latent_shape,
         times={str(k): tuple(few_step_times(k)) for k in steps},
         generators={str(k): _graph_spec(package, generator_graph(k)) for k in steps},
-        text=_graph_spec(package, TEXT_GRAPH),
-        tokenizers=("tokenizer/tokenizer.json", "tokenizer_2/tokenizer.json"),
-        vae={
-            "scaling_factor": float(config.scaling_factor),
-            "shift_factor": float(config.shift_factor or 0.0),
-        },
-        default_negative=None,
+        text=_graph_spec(package, TEXT_GRAPH) if encodes_text(backbone) else None,
+        tokenizers=tuple(f"{name}/tokenizer.json" for name in tokenizers(backbone)),
+        sampler=SAMPLER,
+        noise=NOISE,
+        provenance=provenance(backbone),
         precision=precision,
         files={
             path.relative_to(package).as_posix(): FileRecord(file_sha256(path), path.stat().st_size)

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from twinflow_core.backbones.backbone import Backbone
+from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.noise import image_noise
-from twinflow_core.runtime.loaded_package import LoadedPackage
+from twinflow_core.runtime.loaded_package import LoadedPackage, PromptEmbeddings
 from twinflow_core.sampling.few_step import sample_few_steps
 
 SEEDS = (0, 1, 2)
@@ -44,10 +45,11 @@ def measure_parity(backbone: Backbone, generator: LoadedPackage) -> dict[str, fl
     with _one_thread(), _without_warnings():
         for steps in generator.manifest.nfe:
             for noises, prompts in _cases(steps, backbone.latent_shape):
-                served = generator.render(noises, generator.encode(prompts))
+                conditioning = backbone.encode_prompts(prompts)
+                served = generator.render(noises, _served_embeddings(generator, prompts, conditioning))
                 usable = np.isfinite(served)
                 finite = finite and bool(usable.all())
-                difference = np.abs(served - _torch_images(backbone, noises, prompts))
+                difference = np.abs(served - _torch_images(backbone, noises, conditioning))
                 differences.append(np.where(usable, difference, 1.0))
     worst = max(float(np.mean(np.square(each, dtype=np.float64))) for each in differences)
     return {
@@ -73,9 +75,17 @@ def _cases(steps: int, shape: tuple[int, int, int]) -> Iterator[tuple[Array, lis
         yield np.zeros((batch, steps, *shape), np.float32), rotated[0]
 
 
-def _torch_images(backbone: Backbone, noises: Array, prompts: list[str]) -> Array:
+def _served_embeddings(
+    generator: LoadedPackage, prompts: list[str], conditioning: Conditioning
+) -> PromptEmbeddings:
+    """The package's own where it encodes texts; else torch's, as whoever uses such a package gives them."""
+    if generator.manifest.text:
+        return generator.encode(prompts)
+    return PromptEmbeddings({name: part.numpy() for name, part in conditioning.tensors().items()})
+
+
+def _torch_images(backbone: Backbone, noises: Array, conditioning: Conditioning) -> Array:
     """What evaluation draws: float32 [N, 3, H, W] in [0, 1]."""
-    conditioning = backbone.encode_prompts(prompts)
     latents = sample_few_steps(
         lambda x_t, t, r: backbone.velocity(x_t, t, r, conditioning),
         torch.from_numpy(noises.swapaxes(0, 1).copy()),

@@ -20,6 +20,7 @@ SERVING_METRICS = (
     "serving.finite",
     "serving.score",
     "serving.score_difference",
+    "serving.diversity_ratio",
     "serving.p50_ms",
     "serving.p95_ms",
     "serving.images_per_second",

@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 
 BATCH_AXIS = "batch"
 # ONNX Runtime's element types of what packages take and give.
-NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-import numpy as np
-
 from twinflow_core.runtime.loaded_package import PromptEmbeddings
 
 DEFAULT_BYTES = 64 << 20
@@ -40,21 +38,13 @@ class EmbeddingCache:
         if missing:
             encoded = self._encode(missing)
             # Copies: a view of one row would keep the whole batch alive.
-            fresh = {
-                text: PromptEmbeddings(
-                    encoded.prompt_embeds[i : i + 1].copy(), encoded.pooled[i : i + 1].copy()
-                )
-                for i, text in enumerate(missing)
-            }
+            fresh = {text: encoded[i : i + 1].copy() for i, text in enumerate(missing)}
             rows |= fresh
             self._keep(fresh)
         with self._lock:
             self.hits += len(prompts) - len(missing)
             self.misses += len(missing)
-        return PromptEmbeddings(
-            np.concatenate([rows[text].prompt_embeds for text in prompts]),
-            np.concatenate([rows[text].pooled for text in prompts]),
-        )
+        return PromptEmbeddings.cat([rows[text] for text in prompts])
 
     def _known(self, texts: dict[str, None]) -> dict[str, PromptEmbeddings]:
         with self._lock:
@@ -75,4 +65,4 @@ class EmbeddingCache:
 
 
 def _size(text: str, row: PromptEmbeddings) -> int:
-    return row.prompt_embeds.nbytes + row.pooled.nbytes + len(text.encode("utf-8", "surrogatepass"))
+    return row.nbytes + len(text.encode("utf-8", "surrogatepass"))

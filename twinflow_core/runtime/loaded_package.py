@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,16 @@ from tokenizers import Tokenizer
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.noise import image_noise
-from twinflow_core.runtime.package import GET_AGAIN, PackageManifest, read_manifest, verify_files
+from twinflow_core.runtime.package import (
+    EMBEDS,
+    GET_AGAIN,
+    MASK,
+    NOISES,
+    GraphSpec,
+    PackageManifest,
+    read_manifest,
+    verify_files,
+)
 from twinflow_core.runtime.providers import ProviderChoice, choose_provider
 from twinflow_core.runtime.sessions import GraphSession, ProviderFailed
 
@@ -22,13 +32,53 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
-    """What the generators are told about N prompts: prompt_embeds [N, T, D] and pooled [N, P], float32."""
+    """What the generators are told about N prompts.
 
-    prompt_embeds: NDArray[np.float32]
-    pooled: NDArray[np.float32]
+    Attributes:
+        parts: by the generators' names, N rows each: prompt_embeds float32 [N, T, D]; where the family has them,
+            pooled_prompt_embeds float32 [N, P] and prompt_mask bool [N, T].
+    """
+
+    parts: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parts.values())))
 
     def __getitem__(self, rows: slice) -> PromptEmbeddings:
-        return PromptEmbeddings(self.prompt_embeds[rows], self.pooled[rows])
+        return PromptEmbeddings({name: part[rows] for name, part in self.parts.items()})
+
+    def copy(self) -> PromptEmbeddings:
+        """The same in memory of its own: a view of one row keeps the whole batch alive."""
+        return PromptEmbeddings({name: part.copy() for name, part in self.parts.items()})
+
+    def filled_up(self, tokens: int) -> PromptEmbeddings:
+        """With zeros that do not count at the end of prompts shorter than `tokens`.
+
+        Raises:
+            ValueError: the prompts are longer, or shorter where every token counts.
+        """
+        missing = tokens - self.parts[EMBEDS].shape[1]
+        if missing == 0:
+            return self
+        if missing < 0 or MASK not in self.parts:
+            raise ValueError(f"prompts of {tokens - missing} tokens, where the graph takes {tokens}")
+        wide = {EMBEDS: ((0, 0), (0, missing), (0, 0)), MASK: ((0, 0), (0, missing))}
+        return PromptEmbeddings(
+            {name: np.pad(part, wide[name]) if name in wide else part for name, part in self.parts.items()}
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts.values())
+
+    @staticmethod
+    def cat(batches: Sequence[PromptEmbeddings]) -> PromptEmbeddings:
+        """The rows of at least one batch, one after the other."""
+        names = batches[0].parts
+        return PromptEmbeddings(
+            {name: np.concatenate([each.parts[name] for each in batches]) for name in names}
+        )
 
 
 class LoadedPackage:
@@ -47,7 +97,7 @@ class LoadedPackage:
         self._package = package
         self._threads = threads
         self._tokenizers = [_load_tokenizer(package / name) for name in manifest.tokenizers]
-        self._text = self._open(manifest.text.file)
+        self._text = self._open(manifest.text.file) if manifest.text else None
         self._generators: dict[int, GraphSession] = {}
         self._opening = Lock()
 
@@ -85,7 +135,9 @@ class LoadedPackage:
         for steps in self.manifest.nfe:
             for rows in sorted({1, batch}):
                 noises = np.zeros((rows, steps, *self.manifest.latent_shape), np.float32)
-                self.render(noises, self.encode([""] * rows))
+                self.render(noises, self.no_prompts(rows))
+        if self.manifest.text:
+            self.encode([""] * batch)
 
     def generate(self, prompts: Sequence[str], seed: int = 0, steps: int = 1, batch_size: int = 16) -> Images:
         """One image a prompt.
@@ -131,34 +183,67 @@ class LoadedPackage:
             batches.append(to_pixels(self.render(noises[rows], self.encode(prompts[rows]))))
         return np.concatenate(batches)
 
+    def require_text(self) -> GraphSpec:
+        """The text graph's description. Raises `TwinflowError` if the package takes prompt embeddings alone."""
+        if self.manifest.text is None:
+            raise TwinflowError(
+                f"This package takes prompt embeddings, not texts: the text encoder of {self.manifest.family} "
+                "models is not exported.",
+                where=str(self._package),
+                fix="Compute the embeddings with the model's own pipeline and call `render`.",
+            )
+        return self.manifest.text
+
     def encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
-        """Embeddings of the prompts, all in one batch."""
+        """Embeddings of the prompts, all in one batch.
+
+        Raises:
+            TwinflowError: the package has no text encoder.
+        """
+        text = self.require_text()
+        assert self._text is not None
         texts = list(prompts)
-        names = [spec.name for spec in self.manifest.text.inputs]
         ids = {
-            name: np.array([line.ids for line in tokenizer.encode_batch(texts)], np.int64)
-            for name, tokenizer in zip(names, self._tokenizers, strict=True)
+            spec.name: np.array([line.ids for line in tokenizer.encode_batch(texts)], np.int64)
+            for spec, tokenizer in zip(text.inputs, self._tokenizers, strict=True)
         }
-        return PromptEmbeddings(*self._text.run(ids))
+        given = self._text.run(ids)
+        return PromptEmbeddings({spec.name: part for spec, part in zip(text.outputs, given, strict=True)})
+
+    def no_prompts(self, rows: int) -> PromptEmbeddings:
+        """Embeddings of zeros, where every token counts: for warming up and for checks."""
+        generator = next(iter(self.manifest.generators.values()))
+        shapes = {
+            spec.name: (rows, *map(int, spec.shape[1:])) for spec in generator.inputs if spec.name != NOISES
+        }
+        types = {spec.name: spec.dtype for spec in generator.inputs}
+        return PromptEmbeddings(
+            {
+                name: np.ones(shape, bool) if types[name] == "bool" else np.zeros(shape, np.float32)
+                for name, shape in shapes.items()
+            }
+        )
 
     def render(self, noises: NDArray[np.float32], prompts: PromptEmbeddings) -> NDArray[np.float32]:
         """Images float32 [N, 3, H, W] in [0, 1], all in one batch.
 
         Args:
             noises: [N, k, C, h, w].
-            prompts: N rows from `encode`.
+            prompts: N rows, from `encode` or from the model's own pipeline.
 
         Raises:
             TwinflowError: the package has no generator for k steps.
         """
         session = self._generator(noises.shape[1])
         # The graph counts evaluations first, so that each step's noise is one block of memory.
-        inputs = {
-            "noises": np.ascontiguousarray(noises.swapaxes(0, 1)),
-            "prompt_embeds": prompts.prompt_embeds,
-            "pooled_prompt_embeds": prompts.pooled,
-        }
-        return session.run(inputs)[0]
+        by_step = np.ascontiguousarray(noises.swapaxes(0, 1))
+        return session.run({NOISES: by_step, **prompts.filled_up(self._tokens).parts})[0]
+
+    @property
+    def _tokens(self) -> int:
+        """Tokens of a prompt that the generators take."""
+        generator = next(iter(self.manifest.generators.values()))
+        return next(int(spec.shape[1]) for spec in generator.inputs if spec.name == EMBEDS)
 
     def _generator(self, steps: int) -> GraphSession:
         self.require_steps(steps)

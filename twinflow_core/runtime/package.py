@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from twinflow_core.errors import TwinflowError
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TEXT_GRAPH = "text.onnx"
+# The input of every generator that holds the noises of all evaluations; the others are conditioning.
+NOISES = "noises"
+# What conditioning is called, as in `backbones.conditioning`, which this side cannot import.
+EMBEDS, MASK = "prompt_embeds", "prompt_mask"
+# Of format 1, which said less and these two things more.
+DROPPED = ("vae", "default_negative")
 GET_AGAIN = "Fetch the package from the registry again, or redo the export stage."
 
 
@@ -60,12 +66,13 @@ class PackageManifest:
         latent_shape: (C, h, w) of one image's noise.
         times: the times t at which a generator evaluates its network, by NFE (as text).
         generators: the graphs from noise to images, by NFE (as text).
-        text: the graph from token ids to prompt embeddings.
+        text: the graph from token ids to prompt embeddings; None in a package that takes embeddings alone.
         tokenizers: tokenizer files in the order of the text graph's inputs.
-        vae: scaling_factor and shift_factor that the generators have built in.
-        default_negative: few-step generators take no negative prompt.
         files: every other file of the package by relative POSIX path.
         precision: of the generators' denoiser: "fp32", "fp16", or weights in "int8" or "int4".
+        sampler: what the generators compute, in words and formulas.
+        noise: how a seed becomes noise, by name.
+        provenance: the pipeline's class, the SHA-256 of the denoiser's weights, and the libraries that made the graphs.
     """
 
     format: int
@@ -75,12 +82,13 @@ class PackageManifest:
     latent_shape: tuple[int, int, int]
     times: dict[str, tuple[float, ...]]
     generators: dict[str, GraphSpec]
-    text: GraphSpec
+    text: GraphSpec | None
     tokenizers: tuple[str, ...]
-    vae: dict[str, float]
-    default_negative: None
     files: dict[str, FileRecord]
     precision: str = "fp32"
+    sampler: str = ""
+    noise: str = ""
+    provenance: dict[str, str] = field(default_factory=dict)
 
     @property
     def nfe(self) -> list[int]:
@@ -152,13 +160,14 @@ def file_sha256(path: Path) -> str:
 
 def _parse(document: dict[str, Any]) -> PackageManifest:
     channels, height, width = document["latent_shape"]
+    document = {name: value for name, value in document.items() if name not in DROPPED}
     return PackageManifest(
         **{
             **document,
             "latent_shape": (int(channels), int(height), int(width)),
             "times": {steps: tuple(times) for steps, times in document["times"].items()},
             "generators": {steps: _graph(graph) for steps, graph in document["generators"].items()},
-            "text": _graph(document["text"]),
+            "text": None if document["text"] is None else _graph(document["text"]),
             "tokenizers": tuple(document["tokenizers"]),
             "files": {name: FileRecord(**record) for name, record in document["files"].items()},
         }

@@ -72,7 +72,12 @@ IMAGE_ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(generator: Generator, limits: Limits) -> FastAPI:
-    """The service around a generator, which it closes when it stops."""
+    """The service around a generator, which it closes when it stops.
+
+    Raises:
+        TwinflowError: the package takes prompt embeddings alone, and people send texts.
+    """
+    generator.serving.package.require_text()
     batcher = MicroBatcher(limits.batch, limits.patience_seconds, limits.admitted)
     metrics = Metrics(generator, batcher)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.lora import merge_lora
 from twinflow_core.data.whole_folder import whole_folder
+from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
 from twinflow_core.stages.entry import run_stage
@@ -75,7 +77,7 @@ def _training(backbone: Backbone, params: Params, root: Path, resume: Resume, ra
     train = EncodedData.load(root / ENCODED, "train")
     # Ranks move their shards themselves.
     device = "cuda" if ranks is ALONE and torch.cuda.is_available() else None
-    options = params.finetune
+    options = finetune_options(params.finetune, backbone)
     return Training(backbone.velocity, train, options, resume, validation, sheet.draw, ranks, device)
 
 
@@ -87,6 +89,14 @@ def _save(backbone: Backbone, training: Training, root: Path) -> None:
             merge_lora(backbone.velocity.transformer)
         backbone.save(output)
         _write_log(training.log, output / LOG)
+
+
+def finetune_options(options: FinetuneParams, backbone: Backbone) -> FinetuneParams:
+    """The finetune section, without guidance where the model has it built in; says so."""
+    if options.guidance == 0 or not backbone.guidance_built_in:
+        return options
+    print("The base model was distilled with guidance, so finetune.guidance is taken as 0.", file=sys.stderr)
+    return options.model_copy(update={"guidance": 0.0})
 
 
 def _run_key(params: Params, root: Path) -> str:

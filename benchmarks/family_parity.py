@@ -1,0 +1,89 @@
+"""Does every family's package draw what torch draws? Tiny pipelines of the real classes, exported whole.
+
+    python -m benchmarks.family_parity [--families sana z-image] [--steps 1 2 4] [--opset 20]
+
+From noise (and text, where the text encoders are exported; else prompt embeddings) to pixels, through the runtime that
+serves, on random and zero noise, batches of 1 and 3, four prompts of unlike lengths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.backbones.tiny_flux import build_tiny_flux_dev
+from tests.backbones.tiny_flux2 import build_tiny_flux2_klein
+from tests.backbones.tiny_qwen_image import build_tiny_qwen_image
+from tests.backbones.tiny_sana import build_tiny_sana
+from tests.backbones.tiny_z_image import build_tiny_z_image
+from tests.tiny_pipeline import build_tiny_pipeline
+from twinflow_core.backbones.backbone import Backbone
+from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.export.layout import write_configurations, write_graphs
+from twinflow_core.export.package import describe_package
+from twinflow_core.export.parity import measure_parity
+from twinflow_core.export.text import encodes_text
+from twinflow_core.runtime.loaded_package import LoadedPackage
+
+RESULT = Path(__file__).parent / "results/family_parity.json"
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "sd3": build_tiny_pipeline,
+    "flux": build_tiny_flux_dev,
+    "flux2-klein": build_tiny_flux2_klein,
+    "sana": build_tiny_sana,
+    "qwen-image": build_tiny_qwen_image,
+    "z-image": build_tiny_z_image,
+}
+
+
+def measure(folder: Path, build: Callable[[Path], Path], steps: list[int], opset: int) -> dict[str, Any]:
+    """Parity at each number of steps, and whether texts go in or embeddings."""
+    backbone = load_backbone(build(folder / "pipeline"))
+    package = folder / "package"
+    package.mkdir()
+    write_graphs(package, backbone, steps, opset, "fp32", lambda *_: None)
+    write_configurations(package, backbone)
+    row: dict[str, Any] = {"takes": "texts" if encodes_text(backbone) else "embeddings", "opset": opset}
+    for count in steps:
+        row[f"nfe{count}"] = _parity(backbone, package, count, opset)
+    return row
+
+
+def _parity(backbone: Backbone, package: Path, steps: int, opset: int) -> dict[str, float | int]:
+    describe_package(backbone, package, [steps], opset, "fp32").write(package)
+    return measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
+
+
+def main() -> None:
+    """Measure, print a table, write benchmarks/results/family_parity.json; known families keep their rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--families", nargs="+", choices=list(BUILDERS), default=list(BUILDERS))
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--opset", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args()
+    rows = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    for family in given.families:
+        with tempfile.TemporaryDirectory() as folder:
+            rows[family] = measure(Path(folder), BUILDERS[family], given.steps, given.opset)
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        print(family, json.dumps(rows[family]), flush=True)
+    print(table(rows, given.steps))
+
+
+def table(rows: dict[str, Any], steps: list[int]) -> str:
+    """The rows as docs/serving.md shows them."""
+    head = ["family", "takes", *(f"NFE {count}" for count in steps)]
+    lines = [head, ["---"] * len(head)]
+    for family, row in rows.items():
+        lines.append([family, row["takes"], *(f"{row[f'nfe{count}']['max_abs']:.0e}" for count in steps)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
