@@ -111,7 +111,8 @@ class Backbone(ABC):
         """Embeddings of the prompts through the pipeline's own text encoders, which cut what is too long.
 
         The empty prompt is what guidance is measured against: it gives what the family's own pipeline takes
-        where nothing is unwanted. Families whose lengths differ pad on the right and tell it in the mask.
+        where nothing is unwanted. Families whose lengths differ pad on the right to the batch's longest prompt
+        and tell it in the mask.
         """
 
     @property

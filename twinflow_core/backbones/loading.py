@@ -12,6 +12,8 @@ from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.flux import FluxBackbone
 from twinflow_core.backbones.flux2 import Flux2Backbone, Flux2KleinBackbone
 from twinflow_core.backbones.plain_folder import INDEX, read_index, require_plain
+from twinflow_core.backbones.qwen_image import QwenImageBackbone
+from twinflow_core.backbones.sana import SanaBackbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
 from twinflow_core.backbones.z_image import ZImageBackbone
 from twinflow_core.errors import TwinflowError
@@ -23,6 +25,8 @@ FAMILIES: dict[str, type[Backbone]] = {
         Flux2Backbone,
         Flux2KleinBackbone,
         FluxBackbone,
+        QwenImageBackbone,
+        SanaBackbone,
         Sd3Backbone,
         ZImageBackbone,
     )

@@ -27,11 +27,10 @@ def add_lora(transformer: nn.Module, rank: int, seed: int, layers: Sequence[str]
         seed: of their first factor; torch's global state is left alone.
         layers: ends of layers' names; a family's are `Velocity.lora_layers`.
     """
-    # By whole names: in FLUX.2 an end of a name is a linear layer in one block and a list of layers in another.
+    # By whole names: an end of a name can be a layer in one block and a list of layers in another.
     ends = tuple(f".{layer}" for layer in layers)
-    names = [
-        n for n, module in transformer.named_modules() if isinstance(module, nn.Linear) and n.endswith(ends)
-    ]
+    kinds = (nn.Linear, nn.Conv2d)
+    names = [n for n, module in transformer.named_modules() if isinstance(module, kinds) and n.endswith(ends)]
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names, init_lora_weights="gaussian")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

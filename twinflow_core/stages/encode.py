@@ -65,7 +65,7 @@ def _encode_captions(backbone: Backbone, captions: list[str], batch_size: int) -
     parts: list[Conditioning] = []
     with Reporter("encode captions", len(captions)) as reporter:
         for first in range(0, len(captions), batch_size):
-            parts.append(backbone.encode_prompts(captions[first : first + batch_size]).trimmed())
+            parts.append(backbone.encode_prompts(captions[first : first + batch_size]))
             reporter.update(min(first + batch_size, len(captions)))
     return Conditioning.cat(parts)
 
