@@ -9,8 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from tests.backbones.tiny_flux import build_tiny_flux_dev, call_flux
+from tests.backbones.tiny_flux2 import build_tiny_flux2_klein, call_klein
 from tests.backbones.tiny_qwen_image import build_tiny_qwen_image, call_qwen_image
 from tests.backbones.tiny_sana import build_tiny_sana, call_sana, sana_many_steps
+from tests.backbones.tiny_z_image import build_tiny_z_image, call_z_image
 from tests.tiny_pipeline import build_tiny_pipeline
 
 RESOLUTION = 32
@@ -58,7 +61,10 @@ def call_sd3(
 
 
 FAMILIES = (
+    Family("flux", build_tiny_flux_dev, call_flux, guidance=1.0),
+    Family("flux2-klein", build_tiny_flux2_klein, call_klein),
     Family("qwen-image", build_tiny_qwen_image, call_qwen_image),
     Family("sana", build_tiny_sana, call_sana, sana_many_steps),
     Family("sd3", build_tiny_pipeline, call_sd3, absent=("text_encoder_3", "tokenizer_3")),
+    Family("z-image", build_tiny_z_image, call_z_image),
 )
