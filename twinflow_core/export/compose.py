@@ -119,7 +119,7 @@ def generator_model(
     noises = whole.input(NOISES, ir.DataType.FLOAT, (len(times), batch, *shape))
     rows = whole.op("Shape", noises, start=1, end=2)
     given = {
-        name: whole.input(name, ir.DataType(value.dtype), axes(value))
+        name: whole.input(name, value.dtype or ir.DataType.FLOAT, axes(value))
         for name, value in inputs.items()
         if name not in time_values[0]
     }
