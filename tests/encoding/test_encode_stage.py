@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from tests.encoding.prepared_folder import A_SHARD, HELD_OUT, Captions, write_prepared
 from tests.pipeline_clone import REPOSITORY
-from tests.source_folders import caption_of, encoded, picture
+from tests.source_folders import caption_of
 from tests.tiny_pipeline import build_tiny_pipeline
-from twinflow_core.data.shards import Row, ShardWriter
 from twinflow_core.encoding.cache import EncodeCache
 from twinflow_core.params import Params, load_params
 from twinflow_core.stages.encode import encode
 from twinflow_core.training.encoded import EncodedData
 
-Captions = Callable[[int], str]
-ROWS, HELD_OUT, A_SHARD, BATCH = 20, 3, 8, 4
-
-
-def _row(number: int, caption: str) -> Row:
-    content = encoded(picture(number, (32, 32)))
-    return Row(f"{number}.png", content, caption, 32, 32, hashlib.sha256(content).hexdigest(), "")
-
-
-def _prepare(root: Path, numbers: list[int], caption: Captions = caption_of, a_shard: int = A_SHARD) -> None:
-    folder = root / "data/prepared"
-    for path in folder.glob("*"):
-        path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    with ShardWriter(folder, "train", a_shard) as train:
-        for number in numbers:
-            train.write(_row(number, caption(number)))
-    with ShardWriter(folder, "validation", a_shard) as validation:
-        for number in range(900, 900 + HELD_OUT):
-            validation.write(_row(number, caption(number)))
+ROWS, BATCH = 20, 4
 
 
 def _root(folder: Path, numbers: list[int], caption: Captions = caption_of, a_shard: int = A_SHARD) -> Path:
-    _prepare(folder, numbers, caption, a_shard)
+    write_prepared(folder, numbers, caption, a_shard)
     build_tiny_pipeline(folder / "models/base")
     document = yaml.safe_load((REPOSITORY / "tests/params.tiny.yaml").read_text())
     document["encode"]["batch_size"] = BATCH
@@ -111,7 +90,7 @@ def test_a_changed_caption_encodes_one_caption(
     def changed(number: int) -> str:
         return "a blue square" if number == 5 else caption_of(number)
 
-    _prepare(root, NUMBERS, changed)
+    write_prepared(root, NUMBERS, changed)
     encode(_params(root), root)
     assert _said(capsys).startswith(f"0 of {ROWS + HELD_OUT} images and 1 captions")
     assert _files(root) == _cold(tmp_path / "cold", NUMBERS, changed)
@@ -121,7 +100,7 @@ def test_an_image_more_in_front_encodes_one_image_though_every_shard_changes(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = [700, *NUMBERS]
-    _prepare(root, more)
+    write_prepared(root, more)
     encode(_params(root), root)
     assert _said(capsys).startswith(f"1 of {ROWS + HELD_OUT + 1} images and 0 captions")
     assert _files(root) == _cold(tmp_path / "cold", more)
@@ -160,7 +139,7 @@ def test_a_damaged_shard_of_the_cache_is_encoded_again(
 
 
 def test_the_cache_holds_the_last_encoding_alone_linked_to_its_output(root: Path) -> None:
-    _prepare(root, NUMBERS[:4])
+    write_prepared(root, NUMBERS[:4])
     encode(_params(root), root)
     cached = list((root / ".twinflow/cache/encoded").iterdir())
     assert len(cached) == 2

@@ -34,7 +34,7 @@ def test_another_family_goes_from_images_to_a_judged_candidate(tmp_path: Path) -
         stage(params, tmp_path)
     data = EncodedData.load(tmp_path / "data/encoded", "train")
     assert data.latent_shape == (4, 2, 2)
-    mask = data.conditioning.mask
+    mask = data.conditioning[slice(None)].mask
     assert mask is not None
     assert bool(mask[:, -1].any())
     assert not bool(mask.all())

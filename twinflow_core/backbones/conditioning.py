@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-EMBEDS, POOLED, MASK = "prompt_embeds", "pooled_prompt_embeds", "prompt_mask"
+PARTS = EMBEDS, POOLED, MASK = "prompt_embeds", "pooled_prompt_embeds", "prompt_mask"
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,28 @@ class Conditioning:
         With masks, batches of fewer tokens are padded on the right with zeros that do not count; without,
         all have one T.
         """
-        embeds = [part.prompt_embeds for part in parts]
-        masks = [part.mask for part in parts]
-        if all(mask is not None for mask in masks):
-            tokens = max(part.shape[1] for part in embeds)
-            embeds = [functional.pad(part, (0, 0, 0, tokens - part.shape[1])) for part in embeds]
-            masks = [m if m is None else functional.pad(m, (0, tokens - m.shape[1])) for m in masks]
-        return Conditioning(torch.cat(embeds), _cat([part.pooled for part in parts]), _cat(masks))
+        if all(part.mask is not None for part in parts):
+            tokens = max(part.prompt_embeds.shape[1] for part in parts)
+            parts = [part.padded(tokens) for part in parts]
+        return Conditioning(
+            torch.cat([part.prompt_embeds for part in parts]),
+            _cat([part.pooled for part in parts]),
+            _cat([part.mask for part in parts]),
+        )
+
+    def padded(self, tokens: int) -> Conditioning:
+        """With so many tokens, those more on the right being zeros that do not count.
+
+        Raises:
+            ValueError: there is no mask to say which tokens count, and they are fewer.
+        """
+        more = tokens - self.prompt_embeds.shape[1]
+        if more == 0:
+            return self
+        if self.mask is None:
+            raise ValueError("prompts without a mask cannot be padded")
+        embeds = functional.pad(self.prompt_embeds, (0, 0, 0, more))
+        return Conditioning(embeds, self.pooled, functional.pad(self.mask, (0, more)))
 
     def trimmed(self) -> Conditioning:
         """Without the last tokens that count in no row: what they would cost is storage and attention."""

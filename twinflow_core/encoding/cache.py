@@ -22,6 +22,8 @@ from torch import Tensor
 from twinflow_core.encoding.shard_files import CAPTION_KEYS, KEY_BYTES, LATENT_KEYS, SUFFIX
 
 Keys = NDArray[np.uint8]
+# A shard's tensors, and the row in it.
+Place = tuple[dict[str, Tensor], int]
 
 
 class KeyIndex:
@@ -77,7 +79,7 @@ class EncodeCache:
         link_or_copy(shard, partial)
         partial.replace(self._folder / f"{name}{SUFFIX}")
 
-    def find(self, kind: str, keys: Keys) -> list[tuple[dict[str, Tensor], int] | None]:
+    def find(self, kind: str, keys: Keys) -> list[Place | None]:
         """For each key, the tensors of a shard that holds it and the row there, or None.
 
         Args:
@@ -85,7 +87,7 @@ class EncodeCache:
             keys: uint8 [n, 16].
         """
         self._see_new_shards()
-        found: list[tuple[dict[str, Tensor], int] | None] = []
+        found: list[Place | None] = []
         for key, place in zip(keys, self._indexes[kind].find(keys), strict=True):
             shard = self._shards[place[0]] if place else None
             agrees = shard is not None and place is not None and bytes(key) == _key(shard, kind, place[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from twinflow_core.backbones.backbone import Backbone
-from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.conditioning import PARTS, Conditioning
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.data.decode import Pixels, decode_rgb, fit_square
 from twinflow_core.data.shards import read_captions, read_images
-from twinflow_core.encoding.cache import EncodeCache, Keys, link_or_copy
+from twinflow_core.encoding.cache import EncodeCache, Keys, Place, link_or_copy
 from twinflow_core.encoding.identity import DENOISERS, Encoders
 from twinflow_core.encoding.shard_files import (
     CAPTION,
@@ -98,7 +98,7 @@ def encode_shard(task: EncodeTask, tell: Tell = lambda rows: None) -> EncodedSha
         return EncodedShard(name, len(captions), 0, 0, 0)
     backbone = loaded_backbone(task)
     encoder = _Encoder(backbone, task, cache)
-    empty = encoder.prompts([""])[:1]
+    empty = encoder.prompts([""])[:1].trimmed().padded(encoder.tokens(texts, caption_keys))
     layout = {
         LATENTS: (torch.float32, (len(captions), *backbone.latent_shape)),
         CAPTION: (torch.int64, (len(captions),)),
@@ -110,7 +110,7 @@ def encode_shard(task: EncodeTask, tell: Tell = lambda rows: None) -> EncodedSha
         file.write(CAPTION, 0, caption)
         file.write(LATENT_KEYS, 0, torch.from_numpy(latent_keys))
         file.write(CAPTION_KEYS, 0, torch.from_numpy(caption_keys))
-        new_captions = encoder.write_captions(file, texts, caption_keys, list(empty.tensors()))
+        new_captions = encoder.write_captions(file, texts, caption_keys, empty)
         new_images = encoder.write_latents(file, latent_keys, tell)
     cache.put(name, task.target)
     return EncodedShard(name, len(captions), new_images, new_captions, encoder.cut)
@@ -154,6 +154,7 @@ class _Encoder:
         self._backbone = backbone
         self._task = task
         self._cache = cache
+        self._kept: dict[int, Conditioning] = {}
         self.cut = 0
 
     def prompts(self, texts: list[str]) -> Conditioning:
@@ -161,22 +162,39 @@ class _Encoder:
         padded = texts + [texts[-1]] * (self._task.batch_size - len(texts))
         return self._backbone.encode_prompts(padded)[: len(texts)]
 
-    def write_captions(self, file: TensorFile, texts: list[str], keys: Keys, names: list[str]) -> int:
-        """Write the captions' tensors; how many texts had to be encoded."""
+    def tokens(self, texts: list[str], keys: Keys) -> int:
+        """Tokens that this shard stores of every text: as many as its longest counts, or a fixed number.
+
+        Where texts differ in length, all that are not in the cache are encoded here, and kept in memory.
+        """
+        empty = self.prompts([""])
+        if empty.mask is None:
+            return empty.prompt_embeds.shape[1]
+        self._kept = dict(self._captions(texts, self._cache.find(CAPTION_KEYS, keys)))
+        return max(part.prompt_embeds.shape[1] for part in self._kept.values())
+
+    def write_captions(self, file: TensorFile, texts: list[str], keys: Keys, like: Conditioning) -> int:
+        """Write the captions' tensors, each with the tokens that `like` has; how many texts had to be encoded."""
         found = self._cache.find(CAPTION_KEYS, keys)
-        missing = [row for row, place in enumerate(found) if place is None]
+        for row, part in self._kept.items() or self._captions(texts, found):
+            for name, value in part.padded(like.prompt_embeds.shape[1]).tensors().items():
+                file.write(name, row, value)
+        missing = [text for text, place in zip(texts, found, strict=True) if place is None]
+        self.cut = self._backbone.too_long(missing) if missing else 0
+        return len(missing)
+
+    def _captions(self, texts: list[str], found: list[Place | None]) -> Iterator[tuple[int, Conditioning]]:
+        """Each text's row and its conditioning without padding, from the cache or in batches of one size."""
         for row, place in enumerate(found):
             if place is not None:
                 shard, there = place
-                for name in names:
-                    file.write(name, row, shard[name][there : there + 1])
+                stored = {name: shard[name][there : there + 1] for name in PARTS if name in shard}
+                yield row, Conditioning.of(stored).trimmed()
+        missing = [row for row, place in enumerate(found) if place is None]
         for first in range(0, len(missing), self._task.batch_size):
             rows = missing[first : first + self._task.batch_size]
-            for name, part in self.prompts([texts[row] for row in rows]).tensors().items():
-                for row, value in zip(rows, part, strict=True):
-                    file.write(name, row, value[None])
-        self.cut = self._backbone.too_long([texts[row] for row in missing]) if missing else 0
-        return len(missing)
+            encoded = self.prompts([texts[row] for row in rows])
+            yield from ((row, encoded[i : i + 1].trimmed()) for i, row in enumerate(rows))
 
     def write_latents(self, file: TensorFile, keys: Keys, tell: Tell) -> int:
         """Write the images' latents; how many images had to be encoded."""
