@@ -80,6 +80,6 @@ def score_interval(scores: PromptScores) -> Interval | None:
         )[:, :, 0]
     except TooFewPromptsError:
         return None
-    freedom = degrees_of_freedom(means / len(tasks), counts)
+    freedom = degrees_of_freedom(means / len(tasks), counts.astype(np.float64))
     low, high = one_sided_bounds(means.mean(1), (1 + LEVEL) / 2, freedom)
     return (low, high) if np.isfinite([low, high]).all() else None
