@@ -20,6 +20,7 @@ from tasks.dvc import REMOTE_PREFIX, cache_folder
 from tasks.dvc_remote import members, object_key
 from tasks.git import git
 from tasks.log import run_log
+from tasks.model_card import package_with_card
 from tasks.run import LOG_FILE, Run
 from twinflow_core.registry.digest import digest_file
 from twinflow_core.registry.faults import ObjectMissing, StoredObjectDamaged
@@ -55,9 +56,9 @@ def push_data(run: Run) -> int:
 
 @task(name="publish version", cache_policy=NO_CACHE)
 def publish_version(run: Run) -> str:
-    """Publish the exported package with its lineage and metrics; gives the version.
+    """Publish the exported package with its model card, lineage and metrics; gives the version.
 
-    Both are told by content alone, so that the same package judged again is the same version. Which run and
+    All are told by content alone, so that the same package judged again is the same version. Which run and
     which commit made it stands in the decision and in the run's record.
     """
     lineage = {
@@ -67,7 +68,8 @@ def publish_version(run: Run) -> str:
         "package": run.output_hash("export"),
     }
     evaluation = {name: run.record.metrics[name] for name in ("scorer", "reference", "candidate", "ratio")}
-    return run.registry.publish(run.tree / "export", lineage, evaluation)
+    with package_with_card(run, lineage, evaluation) as package:
+        return run.registry.publish(package, lineage, evaluation)
 
 
 @task(name="publish record", cache_policy=NO_CACHE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from twinflow_core.plan.blocks import block_counts
 from twinflow_core.plan.cuda_rules import LENGTHENED, SHORTENED
 from twinflow_core.plan.families import FAMILIES, Inputs
 from twinflow_core.plan.named_models import named_model
-from twinflow_core.plan.trace import Trace, Variant, build, measured, trace_calls
+from twinflow_core.plan.trace import Calls, Trace, Variant, build, measured, trace_calls
 
 SD3 = {
     "sample_size": 16, "num_attention_heads": 2, "attention_head_dim": 32, "joint_attention_dim": 32,
@@ -42,6 +43,13 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
 }
 SIDE, TOKENS = 16, 8
 FULL = Variant(0, False, torch.float32, False)
+REPEATED = Variant(0, True, torch.float32, False)
+
+
+@cache
+def traced(small: str, variant: Variant) -> Calls:
+    """Each trace takes up to seconds; several tests look at the same."""
+    return trace_calls(*SMALL[small], variant, SIDE, TOKENS)
 
 
 def really_saved(model: Any, given: dict[str, Any]) -> int:
@@ -68,46 +76,45 @@ def on_cpu(value: Any) -> Any:
     return torch.ones(value.shape, dtype=value.dtype)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("small", SMALL)
-def test_saved_bytes_are_those_that_autograd_keeps(small: str, checkpointing: bool) -> None:
-    class_name, config = SMALL[small]
-    family, size = FAMILIES[class_name], Inputs(2, SIDE, TOKENS)
-    variant = Variant(0, checkpointing, torch.float32, False)
-    traced = trace_calls(class_name, config, variant, SIDE, TOKENS).at(2)
-    model = getattr(diffusers, class_name)(**config).train()
-    given = {key: on_cpu(value) for key, value in family.call(config, size).items()}
-    if not checkpointing:
-        assert traced.saved == pytest.approx(really_saved(model, given), rel=0.1)
-        return
-    # What a checkpointed block keeps, its inputs, passes no hook: it is held against the plain count instead.
-    plain = trace_calls(class_name, config, FULL, SIDE, TOKENS).at(2)
-    assert traced.saved < 0.5 * plain.saved
-    assert traced.backward < plain.backward
-    assert traced.training_flops > 1.2 * plain.training_flops
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("lora_rank", [0, 4])
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("small", ["sd3", "sana"])
+@pytest.mark.parametrize("small", SMALL)
+def test_saved_bytes_are_those_that_autograd_keeps(small: str) -> None:
+    class_name, config = SMALL[small]
+    model = getattr(diffusers, class_name)(**config).train()
+    given = FAMILIES[class_name].call(config, Inputs(2, SIDE, TOKENS))
+    really = really_saved(model, {key: on_cpu(value) for key, value in given.items()})
+    assert traced(small, FULL).at(2).saved == pytest.approx(really, rel=0.1)
+
+
+# What a checkpointed block keeps, its inputs, passes no hook: it is held against the plain count instead.
+@pytest.mark.slow
+@pytest.mark.parametrize("small", ["sana", "qwen"])
+def test_repeated_blocks_keep_less_and_compute_more(small: str) -> None:
+    plain, repeated = traced(small, FULL).at(2), traced(small, REPEATED).at(2)
+    assert repeated.saved < 0.5 * plain.saved
+    assert repeated.backward < plain.backward
+    assert repeated.training_flops > 1.2 * plain.training_flops
+
+
+# One family has two kinds of blocks, the other one.
+@pytest.mark.slow
+@pytest.mark.parametrize(("small", "checkpointing", "lora_rank"), [("sd3", True, 0), ("sana", False, 4)])
 def test_few_blocks_say_what_all_need(small: str, checkpointing: bool, lora_rank: int) -> None:
     class_name, config = SMALL[small]
     variant = Variant(lora_rank, checkpointing, torch.float32, True)
     model = build(class_name, config, variant)
     whole = Trace(**measured(model, FAMILIES[class_name], variant, Inputs(3, SIDE, TOKENS)))
-    traced = trace_calls(class_name, config, variant, SIDE, TOKENS).at(3)
-    assert traced.saved == whole.saved
-    assert (traced.training_flops, traced.evaluation_flops) == (whole.training_flops, whole.evaluation_flops)
+    few = traced(small, variant).at(3)
+    assert few.saved == whole.saved
+    assert (few.training_flops, few.evaluation_flops) == (whole.training_flops, whole.evaluation_flops)
     for name in ("forward", "backward"):
-        assert getattr(traced, name) == pytest.approx(getattr(whole, name), rel=0.1), name
+        assert getattr(few, name) == pytest.approx(getattr(whole, name), rel=0.1), name
 
 
 def test_a_backward_pass_costs_two_forwards() -> None:
-    class_name, config = SMALL["sana"]
-    traced = trace_calls(class_name, config, FULL, SIDE, TOKENS).at(1)
+    one = traced("sana", FULL).one
     # Its first layers need no gradient of their input.
-    assert 2.8 < traced.training_flops / traced.evaluation_flops <= 3.05
+    assert 2.8 < one.training_flops / one.evaluation_flops <= 3.05
 
 
 def test_autocast_lists_are_those_of_torch() -> None:

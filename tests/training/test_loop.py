@@ -130,6 +130,27 @@ def test_the_held_out_loss_has_the_same_draws_every_time(folder: Path, tmp_path:
     assert twice[0] == twice[1]
 
 
+def test_the_held_out_loss_is_the_same_in_parts_and_takes_their_rows_at_once(
+    folder: Path, tmp_path: Path
+) -> None:
+    backbone = load_backbone(folder)
+    options = STEPS.model_copy(update={"batch_size": 8, "real_velocity": "base"})
+    training = Training(backbone.velocity, data_of(backbone), options, Resume(tmp_path, "k"))
+    rows: list[int] = []
+    training.averaged.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    found: list[tuple[float, int]] = []
+    for parts in (1, 4):
+        rows.clear()
+        told = options.model_copy(update={"accumulation": parts})
+        lost = validation_loss(
+            training.objective, training.averaged, training.base, training.data, told, training.device, ALONE
+        )
+        found.append((lost, max(rows)))
+    (whole, all_rows), (parted, some_rows) = found
+    assert parted == pytest.approx(whole, rel=1e-5)
+    assert 4 * some_rows == all_rows
+
+
 def test_short_floats_stay_near_long_ones(folder: Path, tmp_path: Path) -> None:
     first = [
         train(

@@ -26,7 +26,9 @@ def plan(
     gpu: Annotated[str, typer.Option(help="The GPU of each process.")] = GPU,
     memory: Annotated[str, typer.Option(help="Its memory, like 80GiB, where it has no name here.")] = "",
     tflops: Annotated[float, typer.Option(help="Its bfloat16 peak, where it has no name here.", min=0)] = 0.0,
-    processes: Annotated[int, typer.Option(help="How many GPUs train together.", min=1)] = 1,
+    processes: Annotated[
+        int, typer.Option(help="How many GPUs train together, in place of finetune.launch.", min=0)
+    ] = 0,
     resolution: Annotated[int, typer.Option(help="Side of the images, in pixels.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:

@@ -51,7 +51,7 @@ def plan_duration(
         calls: the trace of its calls under `setting.variant`.
         gpu: what each process runs on.
     """
-    steps = training_calls(options, setting.rows, setting.accumulation)
+    steps = training_calls(options, setting.processes, setting.accumulation)
     flops = sum(
         calls.at(call.rows).training_flops if call.gradient else calls.at(call.rows).evaluation_flops
         for step in steps
@@ -61,7 +61,7 @@ def plan_duration(
     peak = (gpu.tflops_float32 if setting.precision == "float32" else gpu.tflops) * 1e12
     update = _update_seconds(setting, parameters, gpu)
     slow, fast = (flops / (peak * share) + update for share in UTILISATION)
-    a_row = equivalents_a_row(steps, setting.rows)
+    a_row = equivalents_a_row(steps, setting.batch_size / setting.processes)
     return Duration(
         equivalents_a_row=a_row,
         equivalents=a_row * setting.batch_size * options.steps,

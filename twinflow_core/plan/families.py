@@ -5,12 +5,15 @@ Facts are those of diffusers 0.42: `forward` of each class and what its pipeline
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from twinflow_core.backbones.lora import LAYERS
+from twinflow_core.backbones.sana import SanaVelocity
 
 Config = Mapping[str, Any]
 META = torch.device("meta")
@@ -36,6 +39,7 @@ class Family:
         time_mlp: where its time MLP is, which the target time copies.
         counts: the config's keys that count blocks of one kind.
         call: keyword arguments of its `forward`.
+        lora_layers: ends of the names of the layers that low-rank weights are put on.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Family:
     time_mlp: str
     counts: tuple[str, ...]
     call: Callable[[Config, Inputs], dict[str, Any]]
+    lora_layers: Sequence[str] = LAYERS
 
 
 def _rows(size: Inputs, *shape: int) -> Tensor:
@@ -119,7 +124,13 @@ FAMILIES: dict[str, Family] = {
         "sd3", 8, 333, "time_text_embed.timestep_embedder", ("dual_attention_layers", "num_layers"), _sd3
     ),
     "SanaTransformer2DModel": Family(
-        "sana", 32, 300, "time_embed.emb.timestep_embedder", ("num_layers",), _sana
+        "sana",
+        32,
+        300,
+        "time_embed.emb.timestep_embedder",
+        ("num_layers",),
+        _sana,
+        SanaVelocity.lora_layers,
     ),
     "QwenImageTransformer2DModel": Family(
         "qwen", 8, 256, "time_text_embed.timestep_embedder", ("num_layers",), _qwen

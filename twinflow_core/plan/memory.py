@@ -8,7 +8,14 @@ from typing import Literal
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.plan.gpus import GIB
 from twinflow_core.plan.parameters import Parameters
-from twinflow_core.plan.setting import BYTES, MOMENT_BYTES, QUANTIZED_BYTES, Setting
+from twinflow_core.plan.setting import (
+    BYTES,
+    MADE_ANEW_BYTES,
+    MOMENT_BYTES,
+    QUANTIZED_BYTES,
+    UPDATE_BYTES,
+    Setting,
+)
 from twinflow_core.plan.step_calls import MicroBatchCalls, training_calls, validation_calls
 from twinflow_core.plan.trace import Calls
 from twinflow_core.training.objectives import needs_base
@@ -93,25 +100,27 @@ def plan_memory(options: FinetuneParams, setting: Setting, parameters: Parameter
     trained = trainable_parameters(setting, parameters)
     second = _second_network(options, setting, parameters)
     frozen = _frozen_bytes(setting, parameters)
-    trained_bytes = trained * _trained_width(setting) + parameters.buffers * 4
+    # Tables are whole on every GPU.
+    tables = parameters.buffers * 4
     gradients = (trained + second.trained) * _trained_width(setting) // shard
-    steps = training_calls(options, setting.rows, setting.accumulation)
+    steps = training_calls(options, setting.processes, setting.accumulation)
     peak = max(_moments(options, setting, parameters, calls, steps, gradients), key=lambda each: each.total)
     moments = int((trained + second.trained) * MOMENT_BYTES[setting.optimizer])
     offloaded = setting.optimizer == "adamw_offload"
     return Memory(
-        weights=(trained_bytes + frozen) // shard,
+        weights=(trained * _trained_width(setting) + frozen) // shard + tables,
         optimizer=moments // shard,
         # Averages move by less than bfloat16 can tell: they are in float32.
-        average=(trained * 4 + parameters.buffers * 4) // shard,
-        base=(_base_bytes(options, setting, parameters) + second.bytes) // shard,
+        average=trained * 4 // shard + tables,
+        base=(_base_bytes(options, setting, parameters) + second.bytes) // shard
+        + (tables if needs_base(options) else 0),
         gradients=peak.gradients,
         activations=peak.activations,
         gathered=_gathered(setting, parameters),
         other=CONTEXT + int(UNUSABLE * (peak.total + _gathered(setting, parameters))),
         phase=peak.phase,
-        # A float32 copy of the weights and both moments.
-        host=(trained + second.trained) * 12 // shard if offloaded else 0,
+        # A float32 copy of the weights, both moments, and during the update the gradient.
+        host=(trained + second.trained) * 16 // shard if offloaded else 0,
     )
 
 
@@ -153,7 +162,7 @@ def _base_bytes(options: FinetuneParams, setting: Setting, parameters: Parameter
     if not needs_base(options):
         return 0
     shared = 0 if setting.lora_rank else parameters.transformer * BYTES[setting.weights]
-    return shared + parameters.target_time * 4 + parameters.buffers * 4
+    return shared + parameters.target_time * 4
 
 
 def _gathered(setting: Setting, parameters: Parameters) -> int:
@@ -177,7 +186,7 @@ def _moments(
     """The candidates for the highest moment of a step."""
     # From the second micro-batch on the gradients of the first are there all the time.
     standing = gradients if setting.accumulation > 1 else 0
-    made_anew = 6 * parameters.largest_linear if setting.quantized_base != "none" else 0
+    made_anew = MADE_ANEW_BYTES[setting.quantized_base] * parameters.largest_linear
     found = [_Moment("update", gradients, _update_bytes(setting, parameters))]
     for part in {part for step in steps for part in step}:
         forward, saved, extra = _calls_of(part, calls)
@@ -185,10 +194,11 @@ def _moments(
         # Gradients grow while activations go; the sum is largest at one of the two ends.
         found.append(_Moment("backward", standing, saved + extra + made_anew))
         found.append(_Moment("backward", gradients, extra + (saved if standing else 0) + made_anew))
-    checked = validation_calls(options)
-    if checked:
-        most = max(calls.at(call.rows).evaluation for call in checked)
-        found.append(_Moment("validation", 0, most + made_anew))
+    # Outside of steps a network that is not sharded runs in full precision: at most twice the bytes.
+    longer = 2 if setting.precision == "bfloat16" and setting.processes == 1 else 1
+    for part in set(validation_calls(options, setting.processes, setting.accumulation)):
+        most = max(calls.at(call.rows).evaluation for call in part)
+        found.append(_Moment("validation", 0, longer * most + made_anew))
     return found
 
 
@@ -208,8 +218,8 @@ def _calls_of(part: MicroBatchCalls, calls: Calls) -> tuple[int, int, int]:
 
 
 def _update_bytes(setting: Setting, parameters: Parameters) -> int:
-    """What updating the weights needs beside the gradients: torch's fused AdamW nothing, others one tensor's worth."""
-    if setting.weights == "float32" and setting.optimizer == "adamw":
+    """What updating the weights needs beside the gradients: others than torch's fused AdamW go tensor by tensor."""
+    if setting.lora_rank:
+        # Each of them is small.
         return 0
-    largest = parameters.largest_linear if setting.lora_rank == 0 else 0
-    return 4 * 4 * max(largest, parameters.largest if setting.lora_rank == 0 else 0) // setting.processes
+    return UPDATE_BYTES[setting.optimizer, setting.weights] * parameters.largest

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from twinflow_core.backbones.lora import LAYERS
 from twinflow_core.plan.families import FAMILIES
 from twinflow_core.plan.named_models import PlannedModel
 from twinflow_core.plan.trace import build, target_time_like
@@ -48,17 +47,14 @@ def count_parameters(model: PlannedModel) -> Parameters:
     network: Any = build(model.class_name, model.config)
     blocks = [block for child in network.children() if isinstance(child, nn.ModuleList) for block in child]
     linears = [part for block in blocks for part in block.modules() if isinstance(part, nn.Linear)]
-    adapted = [
-        part
-        for name, part in network.named_modules()
-        if isinstance(part, nn.Linear) and any(f".{name}".endswith(f".{layer}") for layer in LAYERS)
-    ]
+    ends = tuple(f".{layer}" for layer in family.lora_layers)
+    adapted = [part for name, part in network.named_modules() if f".{name}".endswith(ends)]
     sizes = [_values(block) for block in blocks]
     return Parameters(
         transformer=_values(network),
         target_time=_values(target_time_like(network, family)),
         buffers=sum(buffer.numel() for buffer in network.buffers()),
-        lora_a_rank=sum(layer.in_features + layer.out_features for layer in adapted),
+        lora_a_rank=sum(_values_a_rank(layer) for layer in adapted),
         largest_block=max(sizes),
         in_blocks=sum(sizes),
         block_linears=sum(layer.weight.numel() for layer in linears),
@@ -66,6 +62,13 @@ def count_parameters(model: PlannedModel) -> Parameters:
         largest_linear=max(layer.weight.numel() for layer in linears),
         largest=max(parameter.numel() for parameter in network.parameters()),
     )
+
+
+def _values_a_rank(layer: nn.Module) -> int:
+    """A row of the first factor and a column of the second; a convolution's are of one pixel."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features + layer.out_features
+    return layer.in_channels + layer.out_channels if isinstance(layer, nn.Conv2d) else 0
 
 
 def _values(module: nn.Module) -> int:

@@ -16,7 +16,7 @@ from twinflow_core.plan.memory import Memory, plan_memory, trainable_parameters
 from twinflow_core.plan.named_models import PlannedModel
 from twinflow_core.plan.parameters import Parameters, count_parameters
 from twinflow_core.plan.search import candidates, on_more_gpus
-from twinflow_core.plan.setting import Setting
+from twinflow_core.plan.setting import Setting, refusal
 from twinflow_core.plan.trace import Calls, Variant, trace_calls
 
 
@@ -74,7 +74,7 @@ def make_plan(
         resolution: side of the square images, in pixels.
 
     Raises:
-        TwinflowError: the model cannot make images of this size, or there are fewer rows than GPUs.
+        TwinflowError: the model cannot make images of this size, or the training refuses the setting.
     """
     family = FAMILIES[model.class_name]
     if resolution <= 0 or resolution % (2 * family.downscale):
@@ -83,11 +83,11 @@ def make_plan(
             where="--resolution",
             fix=f"Give a multiple of {2 * family.downscale}.",
         )
-    if setting.processes > setting.batch_size:
+    if refused := refusal(options, setting):
         raise TwinflowError(
-            f"{setting.batch_size} rows a step cannot be shared by {setting.processes} processes.",
-            where="--processes",
-            fix="Raise finetune.batch_size or take fewer processes.",
+            f"The training would not start: {refused}.",
+            where=f"params.yaml: finetune, on {setting.processes} process(es)",
+            fix="Change finetune in params.yaml as said, or --processes.",
         )
     parameters = count_parameters(model)
     side = resolution // family.downscale
@@ -102,7 +102,8 @@ def make_plan(
 
     def cheapest_of(groups: Iterable[list[Setting]]) -> tuple[int, Outlook] | None:
         for number, group in enumerate(groups):
-            fitting = [found for found in map(outlook, group) if found.fits]
+            offered = (each for each in group if not refusal(options, each))
+            fitting = [found for found in map(outlook, offered) if found.fits]
             if fitting:
                 return number, min(fitting, key=lambda found: found.gpu_hours)
         return None
@@ -110,7 +111,7 @@ def make_plan(
     asked = outlook(setting)
     best = cheapest_of(candidates(setting))
     more = None
-    if (best is None or best[0] > 0) and options.objective != "vsd":
+    if best is None or best[0] > 0:
         more = cheapest_of(on_more_gpus(setting))
     return Plan(
         model=model,

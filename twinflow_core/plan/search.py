@@ -12,10 +12,11 @@ LORA_RANK = 64
 LEAST_LORA_RANK = 16
 MOST_PROCESSES = 16
 NUMBERS: tuple[Number, ...] = ("float32", "bfloat16")
+KINDS: tuple[Quantized, ...] = ("none", "int8", "nf4")
 
 
 def candidates(asked: Setting) -> Iterator[list[Setting]]:
-    """Settings on as many GPUs as asked, in groups that change ever more of the result.
+    """Settings on as many GPUs as asked, in groups that change ever more of the result; not all can be trained.
 
     1. The same numbers: more parts a step, repeated blocks, an optimizer in the CPU's memory.
     2. Rounded: weights in bfloat16, moments in eight bits.
@@ -26,20 +27,16 @@ def candidates(asked: Setting) -> Iterator[list[Setting]]:
     yield [
         replace(each, weights=weights, optimizer=optimizer)
         for each in _same_numbers(asked)
-        for weights, optimizer in product(NUMBERS, _optimizers(asked))
-        if asked.precision == "bfloat16" or weights == "float32"
+        for weights, optimizer in product(NUMBERS[NUMBERS.index(asked.weights) :], _optimizers(asked))
     ]
     low_rank = replace(asked, lora_rank=asked.lora_rank or LORA_RANK)
     if not asked.lora_rank:
         yield list(_same_numbers(low_rank))
-    if low_rank.precision == "bfloat16":
-        yield [replace(each, weights="bfloat16") for each in _same_numbers(low_rank)]
-        on_short = [replace(each, weights="bfloat16") for each in _same_numbers(low_rank)]
-        kinds: tuple[Quantized, ...] = ("int8", "nf4")
-        for kind in kinds:
-            yield [replace(each, quantized_base=kind) for each in on_short]
-        if low_rank.lora_rank > LEAST_LORA_RANK:
-            yield [replace(each, quantized_base="nf4", lora_rank=LEAST_LORA_RANK) for each in on_short]
+    on_short = [replace(each, weights="bfloat16") for each in _same_numbers(low_rank)]
+    for kind in KINDS[KINDS.index(asked.quantized_base) :]:
+        yield [replace(each, quantized_base=kind) for each in on_short]
+    if low_rank.lora_rank > LEAST_LORA_RANK:
+        yield [replace(each, quantized_base="nf4", lora_rank=LEAST_LORA_RANK) for each in on_short]
 
 
 def on_more_gpus(asked: Setting) -> Iterator[list[Setting]]:

@@ -16,6 +16,8 @@ from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.micro_batches import micro_batches
 from twinflow_core.training.objectives import Objective, make_objective, needs_base
+from twinflow_core.training.rank_rows import share_of
+from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.roles import role_counts
 from twinflow_core.training.step import Batch, Networks
 from twinflow_core.training.twinflow_draws import draw_step
@@ -58,43 +60,43 @@ class _Listing:
         return velocity
 
 
-def training_calls(options: FinetuneParams, rows: int, accumulation: int) -> list[list[MicroBatchCalls]]:
-    """The calls of a process in the first steps: step by step, micro-batch by micro-batch, in their order.
+def training_calls(options: FinetuneParams, processes: int, accumulation: int) -> list[list[MicroBatchCalls]]:
+    """The calls of one process in the first steps: step by step, micro-batch by micro-batch, in their order.
 
     Args:
         options: the finetune section.
-        rows: rows of this process a step.
+        processes: how many share its rows; each has the same number, filled up where roles do not divide.
         accumulation: parts in which they are computed.
     """
-    return _listed(options.model_dump_json(), rows, accumulation)
+    return _listed(options.model_dump_json(), processes, accumulation)
 
 
 @cache
-def _listed(options: str, rows: int, accumulation: int) -> list[list[MicroBatchCalls]]:
+def _listed(options: str, processes: int, accumulation: int) -> list[list[MicroBatchCalls]]:
     read = FinetuneParams.model_validate_json(options)
-    return [_step(read, step, rows, accumulation) for step in range(STEPS)]
+    return [_step(read, step, processes, accumulation) for step in range(STEPS)]
 
 
-def validation_calls(options: FinetuneParams) -> MicroBatchCalls:
-    """The calls of a validation loss, which takes a step's rows at once; none where there is no validation."""
+def validation_calls(options: FinetuneParams, processes: int, accumulation: int) -> list[MicroBatchCalls]:
+    """The calls of a validation loss, part by part as in `training_calls`; none where there is no validation."""
     if options.validate_every == 0:
-        return ()
-    return _validated(options.model_dump_json())
+        return []
+    return _validated(options.model_dump_json(), processes, accumulation)
 
 
 @cache
-def _validated(options: str) -> MicroBatchCalls:
+def _validated(options: str, processes: int, accumulation: int) -> list[MicroBatchCalls]:
     read = FinetuneParams.model_validate_json(options)
     with torch.no_grad():
-        return _step(read, 0, read.batch_size, 1)[0]
+        return _step(read, 0, processes, accumulation)
 
 
-def equivalents_a_row(steps: list[list[MicroBatchCalls]], rows: int) -> float:
-    """Forward-equivalents a row, the mean over these steps."""
+def equivalents_a_row(steps: list[list[MicroBatchCalls]], rows: float) -> float:
+    """Forward-equivalents a row, the mean over these steps, each of so many rows of this process's own."""
     return sum(call.equivalents for step in steps for part in step for call in part) / (len(steps) * rows)
 
 
-def _step(options: FinetuneParams, step: int, rows: int, accumulation: int) -> list[MicroBatchCalls]:
+def _step(options: FinetuneParams, step: int, processes: int, accumulation: int) -> list[MicroBatchCalls]:
     # Forward-mode differentiation hides its calls; they are counted as those of the finite difference.
     plain = options.meanflow.model_copy(update={"derivative": "finite_difference"})
     options = options.model_copy(update={"meanflow": plain})
@@ -103,12 +105,16 @@ def _step(options: FinetuneParams, step: int, rows: int, accumulation: int) -> l
     base = _Listing("base", False, calls) if needs_base(options) else None
     networks = Networks(_Listing("online", True, calls), _Listing("averaged", False, calls), base)
     objective = _objective(options, own)
-    counts = role_counts({role: options.shares.get(role, 0.0) for role in objective.roles}, step, rows)
+    whole = role_counts(
+        {role: options.shares.get(role, 0.0) for role in objective.roles}, step, options.batch_size
+    )
+    share = share_of(whole, Ranks(0, processes))
+    rows = share.counts.total
     conditioning = Conditioning(torch.zeros(rows, 1, 1), torch.zeros(rows, 1))
     batch = Batch(torch.zeros(rows, *SHAPE), conditioning, conditioning[:1])
-    draws = draw_step(options.seed, step, counts, SHAPE, options.data_free)
+    draws = share.draws(draw_step(options.seed, step, whole, SHAPE, options.data_free))
     listed: list[MicroBatchCalls] = []
-    for part in micro_batches(batch, draws, counts, accumulation):
+    for part in micro_batches(batch, draws, share.counts, accumulation, whole):
         # Past every warm-up.
         objective.loss(networks, part, options.steps)
         listed.append(tuple(calls))

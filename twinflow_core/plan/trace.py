@@ -73,7 +73,7 @@ def build(class_name: str, config: Config, variant: Variant | None = None) -> An
         nn.Module.to(model, variant.weights)
         if variant.lora_rank:
             with META:
-                add_lora(model, variant.lora_rank, seed=0)
+                add_lora(model, variant.lora_rank, 0, FAMILIES[class_name].lora_layers)
     return model.train()
 
 

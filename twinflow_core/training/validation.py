@@ -1,4 +1,7 @@
-"""The objective's loss on held-out rows, with the same rows and draws every time, of the averaged network."""
+"""The objective's loss on held-out rows, with the same rows and draws every time, of the averaged network.
+
+It is computed in as many parts as a training step, so that it needs no more memory than a step does.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def validation_loss(
         averaged: the network that is judged, which also gives its own targets.
         base: the frozen base, where there is one.
         data: the held-out rows.
-        options: batch size, seed and shares.
+        options: batch size, its parts, seed and shares.
         device: where the networks are.
         ranks: who shares the batch; all ask together and hear the same.
     """
@@ -44,6 +47,9 @@ def validation_loss(
     )
     rows = batch_rows(options.seed, 0, options.batch_size, len(data))
     draws = draw_step(options.seed, STEP, counts, data.latent_shape, options.data_free)
-    (here,) = rows_here(data, rows, data.caption[rows], draws, counts, ranks, device)
-    lost = objective.loss(Networks(averaged, averaged, base), here, options.steps).metrics["loss"]
+    networks = Networks(averaged, averaged, base)
+    lost = 0.0
+    for part in rows_here(data, rows, data.caption[rows], draws, counts, ranks, device, options.accumulation):
+        # Each part's loss is its share of a mean over all rows.
+        lost += objective.loss(networks, part, options.steps).metrics["loss"]
     return sum(each["loss"] for each in ranks.gather({"loss": lost}))
