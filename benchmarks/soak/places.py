@@ -99,7 +99,10 @@ def one_filling(disk: SmallDisk, stage: str, seed: int) -> Cell:
         AssertionError: it ended otherwise than with one message, left something, or could not be done again.
     """
     draws = random.Random(f"{stage} {seed}")
-    for later in STAGES[STAGES.index(stage) :]:
+    place = STAGES.index(stage)
+    for earlier in STAGES[:place]:
+        _make_output(disk, earlier)
+    for later in STAGES[place:]:
         _remove_output(disk.folder, later)
     before = disk.content()
     room = int(draws.random() * 0.8 * _need(disk, stage))
@@ -128,13 +131,23 @@ def _need(disk: SmallDisk, stage: str) -> int:
     return disk.needs[stage]
 
 
+def _make_output(disk: SmallDisk, stage: str) -> None:
+    """Where an earlier soak was stopped, the outputs of the stages that it had done are missing."""
+    if not all((disk.folder / name).exists() for name in _outputs(stage)):
+        done = disk.run(stage, None)
+        assert done.returncode == 0, done.stderr[-1200:]
+
+
 def _remove_output(folder: Path, stage: str) -> None:
-    made = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["outs"]
-    for out in made:
-        name = out if isinstance(out, str) else next(iter(out))
+    for name in _outputs(stage):
         shutil.rmtree(folder / name, ignore_errors=True)
     if stage == "finetune":
         shutil.rmtree(folder / "state/training", ignore_errors=True)
+
+
+def _outputs(stage: str) -> list[str]:
+    made = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["outs"]
+    return [out if isinstance(out, str) else next(iter(out)) for out in made]
 
 
 def moved_clone(work: Path) -> Cell:

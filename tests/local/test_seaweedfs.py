@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from twinflow_core.local.daemon import is_alive
+from twinflow_core.local.embedded import Running
 from twinflow_core.local.loopback import HOST
 from twinflow_core.local.seaweedfs import seaweedfs_record, start_seaweedfs, stop_seaweedfs
 from twinflow_core.registry.s3 import S3Connection, make_s3_client
@@ -81,6 +82,13 @@ def test_two_that_start_it_at_once_get_the_same_server(own_seaweedfs: Path) -> N
     assert "".join(said for _, said in answers).count("Starting") == 1
 
 
+def data_folder(running: Running) -> Path:
+    """Where a running server writes, by what it was told and where it stands."""
+    server = psutil.Process(running.daemon.pid)
+    told = next(each for each in server.cmdline() if each.startswith("-dir="))
+    return Path(server.cwd()) / told.removeprefix("-dir=")
+
+
 def test_a_moved_folder_takes_its_server_along_and_a_copied_one_gets_its_own(tmp_path: Path) -> None:
     first, moved, copied = (tmp_path / name / "services" for name in ("first", "moved", "copied"))
     first.mkdir(parents=True)
@@ -89,6 +97,7 @@ def test_a_moved_folder_takes_its_server_along_and_a_copied_one_gets_its_own(tmp
         before = seaweedfs_record(first)
         assert before is not None
         shutil.move(first.parent, moved.parent)
+        assert data_folder(before) == moved / "seaweedfs/data", "it would write at the old place"
         store = _store(start_seaweedfs(moved, BUCKET, print))
         assert store.get("kept") == b"kept"
         store.put("new", os.urandom(3 << 20))

