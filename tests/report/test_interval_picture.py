@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from twinflow_core.gates.outcome import RuleOutcome
@@ -30,6 +30,7 @@ def places(svg: str, name: str) -> list[float]:
 
 
 @settings(deadline=None)
+@example(5e-324, 5e-324, None, "min")
 @given(numbers, numbers, st.none() | st.tuples(numbers, numbers), st.sampled_from(["min", "max", "margin"]))
 def test_everything_lies_inside(
     value: float, bound: float, interval: tuple[float, float] | None, kind: str

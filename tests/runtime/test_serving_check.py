@@ -31,6 +31,12 @@ def check(package: Path, folder: Path, wanted: object, *options: str) -> subproc
     return subprocess.run([*module, *paths, "--repeats", "3", *options], capture_output=True, text=True)
 
 
+def test_memory_is_that_of_the_check_and_not_of_who_started_it(tiny_package: Path, tmp_path: Path) -> None:
+    ballast = np.ones(1 << 27)
+    answer = check(tiny_package, tmp_path, WANTED)
+    assert json.loads(answer.stdout)["rss_mb"] < ballast.nbytes >> 20, answer.stderr
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 def test_measures_and_draws(tiny_package: Path, tmp_path: Path, steps: int) -> None:
     answer = check(tiny_package, tmp_path, WANTED, "--steps", str(steps), "--batch", "2")

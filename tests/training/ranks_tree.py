@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,8 @@ def build_tree(root: Path, pipeline: Path, **finetune: Any) -> Path:
     encoded = root / "data/encoded"
     encoded.mkdir(parents=True)
     for split in ("train", "validation"):
-        save_file({"latents": data.latents, "caption": data.caption}, encoded / f"{split}.safetensors")
-    captions = {
-        "prompt_embeds": data.conditioning.prompt_embeds,
-        "pooled_prompt_embeds": data.conditioning.pooled,
-    }
-    save_file(captions, encoded / "captions.safetensors")
-    (encoded / "captions.json").write_text(json.dumps(["", "a red circle", "a blue square"]))
+        shard = {"latents": data.latents, "caption": data.caption, **data.conditioning[slice(None)].tensors()}
+        save_file(shard, encoded / f"{split}-00000.safetensors")
     set_options(root, **finetune)
     return root
 

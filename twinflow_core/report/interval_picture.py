@@ -10,6 +10,8 @@ WIDTH, HEIGHT = 280.0, 46.0
 BAND_TOP, BAND_HEIGHT = 6.0, 22.0
 LABEL_BASELINE = HEIGHT - 4
 ROOM_FOR_LABEL = 24.0
+# Of numbers closer than that, parts of the span would round to nothing.
+SMALLEST_SPAN = 1e-300
 
 
 def interval_picture(outcome: RuleOutcome) -> Markup:
@@ -27,7 +29,9 @@ def interval_picture(outcome: RuleOutcome) -> Markup:
     marks += [mark for mark in (outcome.low, outcome.high) if mark is not None]
     if outcome.kind == "margin":
         marks.append(0.0)
-    span = max(marks) - min(marks) or abs(outcome.bound) or 1.0
+    span = max(marks) - min(marks) or abs(outcome.bound)
+    if span < SMALLEST_SPAN:
+        span = 1.0
     left, right = min(marks) - 0.15 * span, max(marks) + 0.15 * span
 
     def x(value: float) -> float:
