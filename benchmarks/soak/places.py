@@ -24,6 +24,8 @@ FILLINGS = 5
 DISK_BYTES = 64 << 20
 PAGE_BYTES = 4096
 STAGES = ("raw", "prepare", "base", "encode", "reference", "finetune", "evaluate", "export")
+# What a stage goes on from, beside its output.
+KEPT_OUTSIDE = {"encode": ("state/cache",), "finetune": ("state/training",)}
 OUTPUTS = ("data", "models", "eval", "export", "state/training")
 
 
@@ -141,8 +143,8 @@ def _make_output(disk: SmallDisk, stage: str) -> None:
 def _remove_output(folder: Path, stage: str) -> None:
     for name in _outputs(stage):
         shutil.rmtree(folder / name, ignore_errors=True)
-    if stage == "finetune":
-        shutil.rmtree(folder / "state/training", ignore_errors=True)
+    for kept in KEPT_OUTSIDE.get(stage, ()):
+        shutil.rmtree(folder / kept, ignore_errors=True)
 
 
 def _outputs(stage: str) -> list[str]:
