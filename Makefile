@@ -5,7 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-WORKERS ?= 1
+WORKERS ?= 2
 
 help:
 	@echo "make retrain   train, judge, export, publish and promote; prints the decision and where to look"
