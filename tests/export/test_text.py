@@ -21,6 +21,8 @@ from twinflow_core.runtime.loaded_package import LoadedPackage, PromptEmbeddings
 from twinflow_core.runtime.package import MANIFEST, TEXT_GRAPH
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+PARITY = 1e-4
+"""Largest |difference| in shares of the range: the serving gate's own bound in fp32."""
 PROMPTS = ["a red circle", "", "three yellow squares above " * 40]
 
 
@@ -37,8 +39,8 @@ def agrees(backbone: Backbone) -> None:
     embeds, pooled = session.run(["prompt_embeds", "pooled_prompt_embeds"], ids)
     expected = backbone.encode_prompts(PROMPTS)
     assert embeds.shape == tuple(expected.prompt_embeds.shape)
-    np.testing.assert_allclose(embeds, expected.prompt_embeds, atol=1e-5)
-    np.testing.assert_allclose(pooled, expected.pooled, atol=1e-5)
+    for served, wanted in ((embeds, expected.prompt_embeds), (pooled, expected.pooled)):
+        np.testing.assert_allclose(served, wanted, rtol=0, atol=PARITY * float(wanted.max() - wanted.min()))
 
 
 def test_flux_reads_clip_and_t5(tmp_path: Path) -> None:
