@@ -22,6 +22,7 @@ from PIL import Image
 
 from benchmarks.machine import machine_fingerprint
 from benchmarks.result_file import tell_result
+from twinflow_core.peak_memory import peak_bytes
 
 RESULT = Path(__file__).parent / "results/data_scale.json"
 ROOT = Path(__file__).parents[1]
@@ -56,13 +57,13 @@ def measure_here(root: Path) -> dict[str, float]:
 
     params = load_params(ROOT / "params.yaml")
     params = params.model_copy(update={"run": params.run.model_copy(update={"workers": 1})})
-    before, started = _peak_mib(), (time.perf_counter(), time.process_time())
+    before, started = peak_bytes() / 2**20, (time.perf_counter(), time.process_time())
     prepare(params, root)
     wall, busy = time.perf_counter() - started[0], time.process_time() - started[1]
     rows = json.loads((root / "data/prepared/summary.json").read_text())["rows"]
     return {
         "rows": rows,
-        "peak_mib": round(_peak_mib(), 1),
+        "peak_mib": round(peak_bytes() / 2**20, 1),
         "peak_of_imports_mib": round(before, 1),
         "wall_seconds": round(wall, 1),
         "images_a_cpu_second": round(rows / busy, 1),
@@ -92,14 +93,6 @@ def extrapolated(measured: list[dict[str, Any]]) -> dict[str, Any]:
         "peak_mib": round(max(each["peak_mib"] for each in measured) + more, 1),
         "cpu_minutes": round(EXTRAPOLATED_ROWS / last["images_a_cpu_second"] / 60, 1),
     }
-
-
-def _peak_mib() -> float:
-    """This process's largest resident memory; unlike getrusage's, it does not begin with its parent's."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("This benchmark reads /proc, which only Linux has.")
 
 
 def main() -> None:

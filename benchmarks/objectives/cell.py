@@ -8,7 +8,6 @@ A process of its own, so that peak memory is this training's alone. It goes on f
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from benchmarks.objectives.scores import score_network
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.params import Params, load_params
+from twinflow_core.peak_memory import peak_bytes
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.speed import FILE as SPEED
@@ -99,7 +99,7 @@ def _cost(work: Path, options: FinetuneParams) -> float:
 def _peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() >> 20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return peak_bytes() >> 20
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -24,13 +23,12 @@ import numpy as np
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.noise import image_noise
+from twinflow_core.peak_memory import peak_bytes
 from twinflow_core.runtime.loaded_package import Images, LoadedPackage
 
 KEYS = ("prompt_id", "prompt", "sample", "seed")
 RENDER_BATCH = 32
 MEGABYTE = 1024 * 1024
-# What getrusage counts in: bytes on macOS, kilobytes elsewhere.
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def check_serving(
@@ -63,7 +61,7 @@ def check_serving(
         "finite": int(finite),
         "p50_ms": float(np.percentile(latencies, 50)),
         "p95_ms": float(np.percentile(latencies, 95)),
-        "rss_mb": _peak_bytes() / MEGABYTE,
+        "rss_mb": peak_bytes() / MEGABYTE,
         "images": len(images),
         "steps": steps,
         "batch": batch,
@@ -72,16 +70,6 @@ def check_serving(
     }
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
-
-
-def _peak_bytes() -> int:
-    """The most memory this process has held. Linux gives a child its parent's peak in `ru_maxrss`, hence not there."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(peak.split()[1]) * 1024
 
 
 def _finite(generator: LoadedPackage, steps: int) -> bool:
