@@ -98,7 +98,9 @@ def encode_shard(task: EncodeTask, tell: Tell = lambda rows: None) -> EncodedSha
         return EncodedShard(name, len(captions), 0, 0, 0)
     backbone = loaded_backbone(task)
     encoder = _Encoder(backbone, task, cache)
-    empty = encoder.prompts([""])[:1].trimmed().padded(encoder.tokens(texts, caption_keys))
+    places = cache.find(CAPTION_KEYS, caption_keys)
+    empty = encoder.prompts([""]).trimmed()
+    empty = empty.padded(encoder.tokens(texts, places, empty))
     layout = {
         LATENTS: (torch.float32, (len(captions), *backbone.latent_shape)),
         CAPTION: (torch.int64, (len(captions),)),
@@ -110,7 +112,7 @@ def encode_shard(task: EncodeTask, tell: Tell = lambda rows: None) -> EncodedSha
         file.write(CAPTION, 0, caption)
         file.write(LATENT_KEYS, 0, torch.from_numpy(latent_keys))
         file.write(CAPTION_KEYS, 0, torch.from_numpy(caption_keys))
-        new_captions = encoder.write_captions(file, texts, caption_keys, empty)
+        new_captions = encoder.write_captions(file, texts, places, empty)
         new_images = encoder.write_latents(file, latent_keys, tell)
     cache.put(name, task.target)
     return EncodedShard(name, len(captions), new_images, new_captions, encoder.cut)
@@ -162,35 +164,35 @@ class _Encoder:
         padded = texts + [texts[-1]] * (self._task.batch_size - len(texts))
         return self._backbone.encode_prompts(padded)[: len(texts)]
 
-    def tokens(self, texts: list[str], keys: Keys) -> int:
+    def tokens(self, texts: list[str], places: list[Place | None], empty: Conditioning) -> int:
         """Tokens that this shard stores of every text: as many as its longest counts, or a fixed number.
 
         Where texts differ in length, all that are not in the cache are encoded here, and kept in memory.
         """
-        empty = self.prompts([""])
         if empty.mask is None:
             return empty.prompt_embeds.shape[1]
-        self._kept = dict(self._captions(texts, self._cache.find(CAPTION_KEYS, keys)))
+        self._kept = dict(self._captions(texts, places))
         return max(part.prompt_embeds.shape[1] for part in self._kept.values())
 
-    def write_captions(self, file: TensorFile, texts: list[str], keys: Keys, like: Conditioning) -> int:
+    def write_captions(
+        self, file: TensorFile, texts: list[str], places: list[Place | None], like: Conditioning
+    ) -> int:
         """Write the captions' tensors, each with the tokens that `like` has; how many texts had to be encoded."""
-        found = self._cache.find(CAPTION_KEYS, keys)
-        for row, part in self._kept.items() or self._captions(texts, found):
+        for row, part in self._kept.items() or self._captions(texts, places):
             for name, value in part.padded(like.prompt_embeds.shape[1]).tensors().items():
                 file.write(name, row, value)
-        missing = [text for text, place in zip(texts, found, strict=True) if place is None]
+        missing = [text for text, place in zip(texts, places, strict=True) if place is None]
         self.cut = self._backbone.too_long(missing) if missing else 0
         return len(missing)
 
-    def _captions(self, texts: list[str], found: list[Place | None]) -> Iterator[tuple[int, Conditioning]]:
+    def _captions(self, texts: list[str], places: list[Place | None]) -> Iterator[tuple[int, Conditioning]]:
         """Each text's row and its conditioning without padding, from the cache or in batches of one size."""
-        for row, place in enumerate(found):
+        for row, place in enumerate(places):
             if place is not None:
                 shard, there = place
                 stored = {name: shard[name][there : there + 1] for name in PARTS if name in shard}
                 yield row, Conditioning.of(stored).trimmed()
-        missing = [row for row, place in enumerate(found) if place is None]
+        missing = [row for row, place in enumerate(places) if place is None]
         for first in range(0, len(missing), self._task.batch_size):
             rows = missing[first : first + self._task.batch_size]
             encoded = self.prompts([texts[row] for row in rows])
