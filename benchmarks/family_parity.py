@@ -15,12 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.backbones.tiny_flux import build_tiny_flux_dev
-from tests.backbones.tiny_flux2 import build_tiny_flux2_klein
-from tests.backbones.tiny_qwen_image import build_tiny_qwen_image
-from tests.backbones.tiny_sana import build_tiny_sana
-from tests.backbones.tiny_z_image import build_tiny_z_image
-from tests.tiny_pipeline import build_tiny_pipeline
+from tests.backbones.families import BUILDERS
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.export.layout import write_configurations, write_graphs
@@ -30,14 +25,6 @@ from twinflow_core.export.text import encodes_text
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
 RESULT = Path(__file__).parent / "results/family_parity.json"
-BUILDERS: dict[str, Callable[[Path], Path]] = {
-    "sd3": build_tiny_pipeline,
-    "flux": build_tiny_flux_dev,
-    "flux2-klein": build_tiny_flux2_klein,
-    "sana": build_tiny_sana,
-    "qwen-image": build_tiny_qwen_image,
-    "z-image": build_tiny_z_image,
-}
 
 
 def measure(folder: Path, build: Callable[[Path], Path], steps: list[int], opset: int) -> dict[str, Any]:

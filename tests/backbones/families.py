@@ -68,3 +68,6 @@ FAMILIES = (
     Family("sd3", build_tiny_pipeline, call_sd3, absent=("text_encoder_3", "tokenizer_3")),
     Family("z-image", build_tiny_z_image, call_z_image),
 )
+
+# By name, for those who need no more than a saved pipeline.
+BUILDERS = {family.name: family.build for family in FAMILIES}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import nn
 
-from tests.backbones.tiny_flux import build_tiny_flux_dev
-from tests.backbones.tiny_flux2 import build_tiny_flux2_klein
-from tests.backbones.tiny_qwen_image import build_tiny_qwen_image
-from tests.backbones.tiny_sana import build_tiny_sana
-from tests.backbones.tiny_z_image import build_tiny_z_image
-from tests.tiny_pipeline import build_tiny_pipeline
+from tests.backbones.families import BUILDERS
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.export.compose import generator_model
@@ -34,14 +28,6 @@ from twinflow_core.runtime.loaded_package import PromptEmbeddings
 from twinflow_core.sampling.few_step import few_step_times, sample_few_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
-BUILDERS: dict[str, Callable[[Path], Path]] = {
-    "sd3": build_tiny_pipeline,
-    "flux": build_tiny_flux_dev,
-    "flux2-klein": build_tiny_flux2_klein,
-    "sana": build_tiny_sana,
-    "qwen-image": build_tiny_qwen_image,
-    "z-image": build_tiny_z_image,
-}
 # AutoencoderKL, of SD3, FLUX.1 and Z-Image, is tested with the whole package.
 OTHER_DECODERS = ("flux2-klein", "sana", "qwen-image")
 # Prompts of unlike lengths: the mask matters.
