@@ -27,6 +27,7 @@ class Backbone(ABC):
     Attributes:
         family: the family's short name.
         pipeline_type: its class of diffusers.
+        velocity_type: its transformer behind the common calling convention.
         optional_parts: parts of that pipeline that a folder may leave out.
         pipeline: the loaded pipeline.
         velocity: its transformer.
@@ -35,11 +36,12 @@ class Backbone(ABC):
 
     family: ClassVar[str]
     pipeline_type: ClassVar[Any]
+    velocity_type: ClassVar[Any]
     optional_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
-        self.velocity = self.make_velocity(pipeline.transformer)
+        self.velocity: Velocity = self.velocity_type(pipeline.transformer)
         self.resolution = self.native_resolution
 
     @classmethod
@@ -64,14 +66,10 @@ class Backbone(ABC):
         (folder / SIDECAR).parent.mkdir()
         save_file(self.velocity.target_time.state_dict(), folder / SIDECAR)
 
-    @abstractmethod
-    def make_velocity(self, transformer: Any) -> Velocity:
-        """The transformer behind this family's calling convention."""
-
     @property
-    @abstractmethod
     def latent_channels(self) -> int:
         """C of the latents, not packed."""
+        return self.pipeline.transformer.config.in_channels
 
     @property
     @abstractmethod
@@ -88,6 +86,11 @@ class Backbone(ABC):
         """(C, H, W) of one image's latents, not packed."""
         side = self.resolution // self.pipeline.vae_scale_factor
         return (self.latent_channels, side, side)
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of one image in families whose sampling times depend on its size."""
+        return (self.resolution // (self.resolution_multiple or 1)) ** 2
 
     def at_resolution(self, pixels: int) -> None:
         """Make images of this side from now on.
@@ -120,10 +123,13 @@ class Backbone(ABC):
     def max_tokens(self) -> int:
         """Tokens of a prompt that the text encoder reads."""
 
+    def token_counts(self, prompts: list[str]) -> list[int]:
+        """Tokens of each prompt before any is cut, counted as `max_tokens` is."""
+        return [len(ids) for ids in self.pipeline.tokenizer(prompts).input_ids]
+
     def too_long(self, prompts: list[str]) -> int:
         """How many prompts have more tokens than the text encoder reads."""
-        lengths = map(len, self.pipeline.tokenizer(prompts).input_ids)
-        return sum(length > self.max_tokens for length in lengths)
+        return sum(count > self.max_tokens for count in self.token_counts(prompts))
 
     @abstractmethod
     def encode_images(self, images: Tensor) -> Tensor:

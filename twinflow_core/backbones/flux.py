@@ -66,11 +66,8 @@ class FluxBackbone(Backbone):
 
     family = "flux"
     pipeline_type = FluxPipeline
+    velocity_type = FluxVelocity
     optional_parts = ("image_encoder", "feature_extractor")
-
-    def make_velocity(self, transformer: Any) -> Velocity:
-        """See `Backbone.make_velocity`."""
-        return FluxVelocity(transformer)
 
     @property
     def latent_channels(self) -> int:
@@ -101,9 +98,9 @@ class FluxBackbone(Backbone):
         )
         return Conditioning(embeds, pooled)
 
-    def too_long(self, prompts: list[str]) -> int:
-        """See `Backbone.too_long`; T5's limit. CLIP reads the first 77 tokens for its one pooled vector."""
-        return sum(len(ids) > self.max_tokens for ids in self.pipeline.tokenizer_2(prompts).input_ids)
+    def token_counts(self, prompts: list[str]) -> list[int]:
+        """See `Backbone.token_counts`; T5's. CLIP reads the first 77 for its one pooled vector."""
+        return [len(ids) for ids in self.pipeline.tokenizer_2(prompts).input_ids]
 
     @property
     def guidance_built_in(self) -> bool:
@@ -112,8 +109,7 @@ class FluxBackbone(Backbone):
 
     def many_step_scheduler(self, steps: int, device: torch.device) -> FlowMatchEulerDiscreteScheduler:
         """See `Backbone.many_step_scheduler`."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipeline.scheduler.config)
-        return shifted_by_size(scheduler, steps, (self.resolution // self.resolution_multiple) ** 2, device)
+        return shifted_by_size(self.pipeline.scheduler.config, steps, self.image_tokens, device)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """See `Backbone.encode_images`."""

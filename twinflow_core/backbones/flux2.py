@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, format_input
@@ -23,6 +22,7 @@ from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.exact_time import ExactTime
 from twinflow_core.backbones.lora import LAYERS
 from twinflow_core.backbones.plain_folder import INDEX, read_index
+from twinflow_core.backbones.shifted_times import shifted
 from twinflow_core.backbones.target_time import TIME_SCALE
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
@@ -68,6 +68,7 @@ class Flux2Backbone(Backbone):
 
     family = "flux2"
     pipeline_type = Flux2Pipeline
+    velocity_type = Flux2Velocity
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -85,18 +86,9 @@ class Flux2Backbone(Backbone):
             )
         return super().load(folder)
 
-    def make_velocity(self, transformer: Any) -> Velocity:
-        """See `Backbone.make_velocity`."""
-        return Flux2Velocity(transformer)
-
-    @property
-    def latent_channels(self) -> int:
-        """See `Backbone.latent_channels`; of the patches, in which the noise lives too."""
-        return self.pipeline.transformer.config.in_channels
-
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """See `Backbone.latent_shape`."""
+        """See `Backbone.latent_shape`; of the patches, in which the noise lives too."""
         side = self.resolution // self.resolution_multiple
         return (self.latent_channels, side, side)
 
@@ -123,11 +115,11 @@ class Flux2Backbone(Backbone):
         """See `Backbone.max_tokens`; the chat's own tokens count, and padding is read too."""
         return self.pipeline.tokenizer_max_length
 
-    def too_long(self, prompts: list[str]) -> int:
-        """See `Backbone.too_long`."""
+    def token_counts(self, prompts: list[str]) -> list[int]:
+        """See `Backbone.token_counts`."""
         chats = format_input(prompts, self.pipeline.system_message)
         ids = self.pipeline.tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True)["input_ids"]
-        return sum(len(each) > self.max_tokens for each in ids)
+        return [len(each) for each in ids]
 
     @property
     def guidance_built_in(self) -> bool:
@@ -136,12 +128,8 @@ class Flux2Backbone(Backbone):
 
     def many_step_scheduler(self, steps: int, device: torch.device) -> FlowMatchEulerDiscreteScheduler:
         """See `Backbone.many_step_scheduler`; the shift depends on the number of steps too."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipeline.scheduler.config)
-        tokens = (self.resolution // self.resolution_multiple) ** 2
-        scheduler.set_timesteps(
-            sigmas=np.linspace(1.0, 1 / steps, steps), mu=compute_empirical_mu(tokens, steps), device=device
-        )
-        return scheduler
+        mu = compute_empirical_mu(self.image_tokens, steps)
+        return shifted(self.pipeline.scheduler.config, steps, mu, device)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
@@ -170,10 +158,9 @@ class Flux2KleinBackbone(Flux2Backbone):
         """See `Flux2Backbone.max_tokens`."""
         return min(super().max_tokens, self.pipeline.tokenizer.model_max_length)
 
-    def too_long(self, prompts: list[str]) -> int:
-        """See `Backbone.too_long`."""
-        lengths = templated_lengths(self.pipeline.tokenizer, prompts, enable_thinking=False)
-        return sum(length > self.max_tokens for length in lengths)
+    def token_counts(self, prompts: list[str]) -> list[int]:
+        """See `Backbone.token_counts`."""
+        return templated_lengths(self.pipeline.tokenizer, prompts, enable_thinking=False)
 
     @property
     def guidance_built_in(self) -> bool:

@@ -47,10 +47,7 @@ class QwenImageBackbone(Backbone):
 
     family = "qwen-image"
     pipeline_type = QwenImagePipeline
-
-    def make_velocity(self, transformer: Any) -> Velocity:
-        """See `Backbone.make_velocity`."""
-        return QwenImageVelocity(transformer)
+    velocity_type = QwenImageVelocity
 
     @property
     def latent_channels(self) -> int:
@@ -115,6 +112,4 @@ class QwenImageBackbone(Backbone):
 
     def many_step_scheduler(self, steps: int, device: torch.device) -> FlowMatchEulerDiscreteScheduler:
         """See `Backbone.many_step_scheduler`; shifted by the size of the image."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipeline.scheduler.config)
-        tokens = (self.resolution // self.resolution_multiple) ** 2
-        return shifted_by_size(scheduler, steps, tokens, device)
+        return shifted_by_size(self.pipeline.scheduler.config, steps, self.image_tokens, device)

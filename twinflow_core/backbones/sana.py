@@ -46,15 +46,7 @@ class SanaBackbone(Backbone):
 
     family = "sana"
     pipeline_type = SanaPipeline
-
-    def make_velocity(self, transformer: Any) -> Velocity:
-        """See `Backbone.make_velocity`."""
-        return SanaVelocity(transformer)
-
-    @property
-    def latent_channels(self) -> int:
-        """See `Backbone.latent_channels`."""
-        return self.pipeline.transformer.config.in_channels
+    velocity_type = SanaVelocity
 
     @property
     def native_resolution(self) -> int:

@@ -41,16 +41,8 @@ class Sd3Backbone(Backbone):
 
     family = "sd3"
     pipeline_type = StableDiffusion3Pipeline
+    velocity_type = Sd3Velocity
     optional_parts = ("text_encoder_3", "tokenizer_3")
-
-    def make_velocity(self, transformer: Any) -> Velocity:
-        """See `Backbone.make_velocity`."""
-        return Sd3Velocity(transformer)
-
-    @property
-    def latent_channels(self) -> int:
-        """See `Backbone.latent_channels`."""
-        return self.pipeline.transformer.config.in_channels
 
     @property
     def native_resolution(self) -> int:

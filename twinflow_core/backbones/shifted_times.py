@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
 
 
-def shifted_by_size(
-    scheduler: FlowMatchEulerDiscreteScheduler, steps: int, tokens: int, device: torch.device
+def shifted(
+    config: Mapping[str, Any], steps: int, mu: float, device: torch.device
 ) -> FlowMatchEulerDiscreteScheduler:
-    """The scheduler, set for `steps` times 1 .. 1/steps shifted by the number of image tokens.
+    """A scheduler set for `steps` times 1 .. 1/steps shifted by mu.
 
     Args:
-        scheduler: changed in place.
+        config: of the pipeline's own scheduler.
         steps: how many.
-        tokens: of one image, after packing.
+        mu: the shift, as the scheduler's dynamic shifting takes it.
         device: of its times.
     """
-    config = scheduler.config
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu, device=device)
+    return scheduler
+
+
+def shifted_by_size(
+    config: Mapping[str, Any], steps: int, tokens: int, device: torch.device
+) -> FlowMatchEulerDiscreteScheduler:
+    """The same with the shift that the config gives to an image of so many tokens."""
     mu = calculate_shift(
         tokens,
         config.get("base_image_seq_len", 256),
@@ -27,5 +38,4 @@ def shifted_by_size(
         config.get("base_shift", 0.5),
         config.get("max_shift", 1.15),
     )
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu, device=device)
-    return scheduler
+    return shifted(config, steps, mu, device)

@@ -49,15 +49,7 @@ class ZImageBackbone(Backbone):
 
     family = "z-image"
     pipeline_type = ZImagePipeline
-
-    def make_velocity(self, transformer: Any) -> Velocity:
-        """See `Backbone.make_velocity`."""
-        return ZImageVelocity(transformer)
-
-    @property
-    def latent_channels(self) -> int:
-        """See `Backbone.latent_channels`."""
-        return self.pipeline.transformer.config.in_channels
+    velocity_type = ZImageVelocity
 
     @property
     def native_resolution(self) -> int:
@@ -89,15 +81,13 @@ class ZImageBackbone(Backbone):
         places = torch.arange(padded.shape[1], device=padded.device)
         return Conditioning(padded, mask=places < lengths[:, None])
 
-    def too_long(self, prompts: list[str]) -> int:
-        """See `Backbone.too_long`."""
-        lengths = templated_lengths(self.pipeline.tokenizer, prompts, enable_thinking=True)
-        return sum(length > self.max_tokens for length in lengths)
+    def token_counts(self, prompts: list[str]) -> list[int]:
+        """See `Backbone.token_counts`."""
+        return templated_lengths(self.pipeline.tokenizer, prompts, enable_thinking=True)
 
     def many_step_scheduler(self, steps: int, device: torch.device) -> FlowMatchEulerDiscreteScheduler:
         """See `Backbone.many_step_scheduler`."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipeline.scheduler.config)
-        return shifted_by_size(scheduler, steps, (self.resolution // self.resolution_multiple) ** 2, device)
+        return shifted_by_size(self.pipeline.scheduler.config, steps, self.image_tokens, device)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """See `Backbone.encode_images`."""
