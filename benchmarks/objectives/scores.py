@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.evaluation.generation import few_step_sampler, generate_images, many_step_sampler
@@ -23,7 +24,7 @@ NFE = (1, 2, 4, 16)
 
 
 def score_network(
-    work: Path, params: Params, velocity: Velocity, settings: dict[str, Any]
+    work: Path, params: Params, velocity: Velocity, settings: dict[str, Any], backbone: Backbone | None = None
 ) -> dict[str, dict[str, Any]]:
     """By number of evaluations, then by sampler: score, tasks, diversity, distribution.
 
@@ -34,12 +35,13 @@ def score_network(
         params: whose evaluate section holds prompts, images a prompt, seed.
         velocity: the network; moved to the CPU.
         settings: `nfe`, the numbers of evaluations.
+        backbone: whose network takes these weights; that of models/base if None.
     """
     prepared = work / "data/prepared"
     scorer = make_scorer(resolve_scorer(params.evaluate, prepared), prepared, params.data.resolution)
     distribution = DistributionScorer.from_prepared(prepared, params.data.resolution)
     prompts = prompts_for(scorer.name, params.evaluate, prepared)
-    backbone = load_backbone(work / "models/base")
+    backbone = backbone or load_backbone(work / "models/base")
     backbone.velocity.load_state_dict(velocity.to("cpu").state_dict())
     results: dict[str, dict[str, Any]] = {}
     for nfe in settings["nfe"]:
