@@ -19,7 +19,7 @@ import yaml
 
 from benchmarks.machine import machine_fingerprint
 from benchmarks.objectives.report import draw_plot, table
-from benchmarks.objectives.rivals import RIVALS
+from benchmarks.objectives.rivals import RIVALS, TRIALS
 from benchmarks.objectives.scores import NFE
 from twinflow_core.params import load_params
 from twinflow_core.stages.base import base
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, help="of TwinFlow; params.yaml's unless given")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=sorted(RIVALS), default=list(RIVALS))
+    parser.add_argument("--only", nargs="+", choices=[*RIVALS, *TRIALS], default=list(RIVALS))
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml")
     parser.add_argument("--every", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--batch-size", type=int)

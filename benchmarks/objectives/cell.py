@@ -48,30 +48,37 @@ def run_cell(work: Path, objective: str, seed: int, settings: dict[str, Any]) ->
     every = settings["overrides"]["checkpoint_every"]
     options = rival_options(objective, seed, params.finetune, settings["overrides"])
     twinflow = rival_options("twinflow", seed, params.finetune, settings["overrides"])
-    cost, reference_cost = (_cost(work, each) for each in (options, twinflow))
-    scored = _scored_stops(work, options, params, stops(options.steps, cost, reference_cost, every), settings)
+    state = work / "states" / f"{objective}-{seed}"
+    cost, reference_cost = (_cost(work, state, each) for each in (options, twinflow))
+    wanted = stops(options.steps, cost, reference_cost, every)
+    scored = _scored_stops(work, state, options, params, wanted, settings)
     return {
         "objective": objective,
         "seed": seed,
         "equivalents_a_row": round(cost, 3),
-        "images_per_second": json.loads((_state(work, options) / SPEED).read_text())["images_per_second"],
+        "images_per_second": json.loads((state / SPEED).read_text())["images_per_second"],
         "peak_memory_mib": _peak_memory(),
         "stops": scored,
     }
 
 
 def _scored_stops(
-    work: Path, options: FinetuneParams, params: Params, wanted: dict[str, int], settings: dict[str, Any]
+    work: Path,
+    state: Path,
+    options: FinetuneParams,
+    params: Params,
+    wanted: dict[str, int],
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
     """The stops in the order of training. Each is written down at once: a state never goes back to an earlier one."""
-    path = _state(work, options) / "stops.json"
+    path = state / "stops.json"
     scored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name, steps in sorted(wanted.items(), key=lambda each: each[1]):
         if name in scored:
             continue
         known = next((each for each in scored.values() if each["steps"] == steps), None)
         if known is None:
-            training = _training(work, options.model_copy(update={"steps": steps}))
+            training = _training(work, state, options.model_copy(update={"steps": steps}))
             training.run()
             known = {"steps": steps, "nfe": score_network(work, params, training.averaged, settings)}
         scored[name] = known
@@ -79,21 +86,16 @@ def _scored_stops(
     return scored
 
 
-def _state(work: Path, options: FinetuneParams) -> Path:
-    return work / "states" / f"{options.objective}-{options.seed}"
-
-
-def _training(work: Path, options: FinetuneParams) -> Training:
+def _training(work: Path, state: Path, options: FinetuneParams) -> Training:
     velocity = load_backbone(work / "models/base").velocity
     data = EncodedData.load(work / "data/encoded", "train")
-    folder = _state(work, options)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Training(velocity.to(device), data, options, Resume(folder, folder.name))
+    return Training(velocity.to(device), data, options, Resume(state, state.name))
 
 
-def _cost(work: Path, options: FinetuneParams) -> float:
+def _cost(work: Path, state: Path, options: FinetuneParams) -> float:
     few = options.model_copy(update={"batch_size": COUNTED_ROWS})
-    return equivalents_a_row(_training(work, few), COUNTED_STEPS)
+    return equivalents_a_row(_training(work, state, few), COUNTED_STEPS)
 
 
 def _peak_memory() -> int:

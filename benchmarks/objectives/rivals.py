@@ -1,4 +1,4 @@
-"""The objectives that are compared, each with the roles that suit it; all else is params.yaml's."""
+"""The trainings that are compared: five objectives, and TwinFlow with one option changed; all else is params.yaml's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,17 @@ RIVALS: dict[str, dict[str, Any]] = {
     "vsd": {"shares": {"one_step": 1, "fake": 3}},
 }
 
+# Asked for by name with --only.
+TRIALS: dict[str, dict[str, Any]] = {
+    "near-as-flow-matching": {"near_target": "velocity"},
+    "shared-fakes": {"fakes": "shared"},
+    "cheapest": {"near_target": "velocity", "fakes": "shared"},
+    "clamped-rectification": {"rectify_target": "clamped"},
+    "online-real-velocity": {"real_velocity": "online"},
+    "equal-roles": {"shares": {"one_step": 1, "near": 1, "any": 1, "fake": 1}},
+    "order-1": {"order": 1},
+}
+
 
 def rival_options(name: str, seed: int, shared: FinetuneParams, overrides: dict[str, Any]) -> FinetuneParams:
     """The options of one training.
@@ -21,10 +32,11 @@ def rival_options(name: str, seed: int, shared: FinetuneParams, overrides: dict[
     The learning rate stays constant after its warm-up, so that every step of a training is a fair place to stop.
 
     Args:
-        name: of the objective.
+        name: of the objective, or of the option of TwinFlow.
         seed: of every draw.
         shared: params.yaml's finetune section.
         overrides: values for all objectives, from the command line.
     """
-    values = {**shared.model_dump(), "decay_steps": 0, "validate_every": 0, **RIVALS[name], **overrides}
-    return FinetuneParams.model_validate({**values, "objective": name, "seed": seed})
+    own = {"objective": name, **RIVALS[name]} if name in RIVALS else {"objective": "twinflow", **TRIALS[name]}
+    values = {**shared.model_dump(), "decay_steps": 0, "validate_every": 0, **own, **overrides}
+    return FinetuneParams.model_validate({**values, "seed": seed})

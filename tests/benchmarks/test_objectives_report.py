@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.objectives.cell import stops
 from benchmarks.objectives.report import best_sampler, table
-from benchmarks.objectives.rivals import RIVALS, rival_options
+from benchmarks.objectives.rivals import RIVALS, TRIALS, rival_options
 from tests.training.test_twinflow_objective import OPTIONS
 
 
@@ -28,6 +29,12 @@ def test_rivals_differ_in_objective_and_roles_alone() -> None:
         dumped = rival_options(name, 5, OPTIONS, {}).model_dump()
         assert dumped["objective"] == name
         assert {key for key, value in OPTIONS.model_dump().items() if dumped[key] != value} <= free
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_a_trial_is_twinflow_with_its_own_options_changed(name: str) -> None:
+    plain, changed = (rival_options(each, 5, OPTIONS, {}).model_dump() for each in ("twinflow", name))
+    assert {key for key in plain if plain[key] != changed[key]} <= set(TRIALS[name])
 
 
 def cell(objective: str, seed: int, score: float) -> dict[str, Any]:
