@@ -2,8 +2,8 @@
 
     python -m benchmarks.family_parity [--families sana z-image] [--steps 1 2 4] [--opset 20]
 
-From noise (and text, where the text encoders are exported; else prompt embeddings) to pixels, through the runtime that
-serves, on random and zero noise, batches of 1 and 3, four prompts of unlike lengths.
+From texts and noise to pixels of 32 x 32 images, through the runtime that serves, on random and zero noise, batches of
+1 and 3, four prompts of unlike lengths. FLUX.2's language models have three layers here instead of 28 and more.
 """
 
 from __future__ import annotations
@@ -12,29 +12,41 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.backbones.families import BUILDERS
+from tests.backbones.families import BUILDERS, RESOLUTION
+from tests.backbones.tiny_flux2 import (
+    SHALLOW,
+    build_tiny_flux2_dev,
+    build_tiny_flux2_klein,
+    reading_shallow,
+)
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.export.layout import write_configurations, write_graphs
 from twinflow_core.export.package import describe_package
 from twinflow_core.export.parity import measure_parity
-from twinflow_core.export.text import encodes_text
+from twinflow_core.export.pieces import trace
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
+PIPELINES: dict[str, Callable[[Path], Path]] = BUILDERS | {
+    "flux2": partial(build_tiny_flux2_dev, layers=SHALLOW),
+    "flux2-klein": partial(build_tiny_flux2_klein, layers=SHALLOW),
+}
 RESULT = Path(__file__).parent / "results/family_parity.json"
 
 
 def measure(folder: Path, build: Callable[[Path], Path], steps: list[int], opset: int) -> dict[str, Any]:
-    """Parity at each number of steps, and whether texts go in or embeddings."""
+    """Parity at each number of steps."""
     backbone = load_backbone(build(folder / "pipeline"))
+    backbone.at_resolution(RESOLUTION)
     package = folder / "package"
     package.mkdir()
-    write_graphs(package, backbone, steps, opset, "fp32", lambda *_: None)
+    write_graphs(package, trace(backbone, opset, lambda *_: None), steps, "fp32", lambda *_: None)
     write_configurations(package, backbone)
-    row: dict[str, Any] = {"takes": "texts" if encodes_text(backbone) else "embeddings", "opset": opset}
+    row: dict[str, Any] = {"opset": opset}
     for count in steps:
         row[f"nfe{count}"] = _parity(backbone, package, count, opset)
     return row
@@ -48,15 +60,15 @@ def _parity(backbone: Backbone, package: Path, steps: int, opset: int) -> dict[s
 def main() -> None:
     """Measure, print a table, write benchmarks/results/family_parity.json; known families keep their rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--families", nargs="+", choices=list(BUILDERS), default=list(BUILDERS))
+    parser.add_argument("--families", nargs="+", choices=list(PIPELINES), default=list(PIPELINES))
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--opset", type=int, default=20)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     rows = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
     for family in given.families:
-        with tempfile.TemporaryDirectory() as folder:
-            rows[family] = measure(Path(folder), BUILDERS[family], given.steps, given.opset)
+        with tempfile.TemporaryDirectory() as folder, reading_shallow():
+            rows[family] = measure(Path(folder), PIPELINES[family], given.steps, given.opset)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         print(family, json.dumps(rows[family]), flush=True)
@@ -65,10 +77,10 @@ def main() -> None:
 
 def table(rows: dict[str, Any], steps: list[int]) -> str:
     """The rows as docs/serving.md shows them."""
-    head = ["family", "takes", *(f"NFE {count}" for count in steps)]
+    head = ["family", *(f"NFE {count}" for count in steps)]
     lines = [head, ["---"] * len(head)]
     for family, row in rows.items():
-        lines.append([family, row["takes"], *(f"{row[f'nfe{count}']['max_abs']:.0e}" for count in steps)])
+        lines.append([family, *(f"{row[f'nfe{count}']['max_abs']:.0e}" for count in steps)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -28,6 +28,7 @@ from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
 from twinflow_core.export.layout import write_graphs
+from twinflow_core.export.pieces import trace
 from twinflow_core.params import PARAMS_FILE, load_params
 from twinflow_core.runtime.loaded_package import to_pixels as served_pixels
 from twinflow_core.runtime.package import generator_graph
@@ -126,9 +127,10 @@ def measure(model: Path, package: Path | None, batch: int, rounds: int, threads:
 
 
 def _export(backbone: Backbone, folder: Path, opset: int) -> Path:
-    write_graphs(
-        folder, backbone, [1], opset, "fp32", lambda done, name: print(f"exported {name}", flush=True)
-    )
+    def told(done: int, name: str) -> None:
+        print(f"exported {name}", flush=True)
+
+    write_graphs(folder, trace(backbone, opset, told), [1], "fp32", told)
     return folder
 
 

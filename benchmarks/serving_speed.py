@@ -29,6 +29,7 @@ from twinflow_core.backbones.conditioning import POOLED, Conditioning
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
 from twinflow_core.export.layout import TRANSFORMER, write_graphs
+from twinflow_core.export.pieces import trace
 from twinflow_core.export.precision import Precision
 from twinflow_core.params import PARAMS_FILE, load_params
 from twinflow_core.runtime.loaded_package import to_pixels as served_pixels
@@ -157,9 +158,10 @@ def measure(model: Path, batches: Sequence[int], rounds: int, threads: int) -> d
     backbone = load_backbone(model)
     with tempfile.TemporaryDirectory() as folder:
         packages = {each: Path(folder) / each for each in PRECISIONS}
+        pieces = trace(backbone, params.export.opset, _told("traced"))
         for precision, package in packages.items():
             package.mkdir()
-            write_graphs(package, backbone, [1], params.export.opset, precision, _told(precision))
+            write_graphs(package, pieces, [1], precision, _told(precision))
         sessions = {
             name: GraphSession(package / generator_graph(1), provider.name, threads)
             for name, package in packages.items()

@@ -5,9 +5,12 @@ Both read three layers out of the middle of their language models, so these keep
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
@@ -29,16 +32,30 @@ from tests.backbones.tiny_vae import CHANNELS, RESOLUTION, flux2_vae
 
 MAX_TOKENS = 24
 KLEIN_LAYERS, DEV_LAYERS = 28, 31
+# Tracing takes a minute at that depth: `reading_shallow` lets the pipelines read language models of three layers.
+SHALLOW, SHALLOW_READ = 3, (0, 1, 2)
 TEXT_WIDTH = 16
 
 
-def build_tiny_flux2_klein(folder: Path, seed: int = 0, is_distilled: bool = False) -> Path:
+@contextmanager
+def reading_shallow() -> Iterator[None]:
+    """Let both pipelines read SHALLOW_READ where nothing else is asked for: states of models SHALLOW layers deep."""
+    with pytest.MonkeyPatch.context() as patch:
+        for pipeline in (Flux2Pipeline, Flux2KleinPipeline):
+            *others, _ = pipeline.encode_prompt.__defaults__
+            patch.setattr(pipeline.encode_prompt, "__defaults__", (*others, SHALLOW_READ))
+        yield
+
+
+def build_tiny_flux2_klein(
+    folder: Path, seed: int = 0, is_distilled: bool = False, layers: int = KLEIN_LAYERS
+) -> Path:
     """Klein: 32 x 32 images, latents [16, 4, 4], 24 tokens; the undistilled base takes guidance."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = chat_tokenizer(MAX_TOKENS)
         pipeline = Flux2KleinPipeline(
-            text_encoder=Qwen3ForCausalLM(qwen3_config(tokenizer, KLEIN_LAYERS)).eval(),
+            text_encoder=Qwen3ForCausalLM(qwen3_config(tokenizer, layers)).eval(),
             tokenizer=tokenizer,
             is_distilled=is_distilled,
             **_common(guidance_embeds=False),
@@ -47,7 +64,7 @@ def build_tiny_flux2_klein(folder: Path, seed: int = 0, is_distilled: bool = Fal
     return folder
 
 
-def build_tiny_flux2_dev(folder: Path, seed: int = 0) -> Path:
+def build_tiny_flux2_dev(folder: Path, seed: int = 0, layers: int = DEV_LAYERS) -> Path:
     """Dev, with a bare tokenizer: its processor, which text does not use, would need torchvision."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,7 +73,7 @@ def build_tiny_flux2_dev(folder: Path, seed: int = 0) -> Path:
             vocab_size=len(tokenizer),
             hidden_size=TEXT_WIDTH,
             intermediate_size=24,
-            num_hidden_layers=DEV_LAYERS,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,
             head_dim=8,

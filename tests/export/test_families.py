@@ -1,8 +1,10 @@
-"""Every family's denoiser as a graph: what torch draws, whatever the batch, with time as a constant to the bit."""
+"""Every family as graphs: what torch draws, whatever the batch, from texts to pixels; time is a constant to the bit."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +16,75 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import nn
 
-from tests.backbones.families import BUILDERS
+from tests.backbones.families import BUILDERS, RESOLUTION
+from tests.backbones.tiny_flux2 import SHALLOW, build_tiny_flux2_klein, reading_shallow
+from tests.backbones.tiny_text import t5_encoder, t5_tokenizer
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.export.compose import generator_model
 from twinflow_core.export.cut import cut
-from twinflow_core.export.denoiser import DenoiserGraphs
 from twinflow_core.export.families import FAMILIES
 from twinflow_core.export.graphs import STOCK, TIME, TIME_VALUE, VELOCITY, MarkedDecoder
-from twinflow_core.export.onnx_model import EXAMPLE_BATCH, export_model
+from twinflow_core.export.layout import write_configurations, write_graphs
+from twinflow_core.export.onnx_model import EXAMPLE_BATCH
+from twinflow_core.export.package import describe_package
+from twinflow_core.export.parity import measure_parity
+from twinflow_core.export.pieces import trace
 from twinflow_core.export.precision import weight_bytes
-from twinflow_core.runtime.loaded_package import PromptEmbeddings
+from twinflow_core.runtime.loaded_package import LoadedPackage, PromptEmbeddings
+from twinflow_core.runtime.package import EMBEDS, MASK
 from twinflow_core.sampling.few_step import few_step_times, sample_few_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
-# AutoencoderKL, of SD3, FLUX.1 and Z-Image, is tested with the whole package.
-OTHER_DECODERS = ("flux2-klein", "sana", "qwen-image")
 # Prompts of unlike lengths: the mask matters.
 PROMPTS = ["a red circle", "", "three yellow squares above one blue triangle"]
+TEXTS = [*PROMPTS, " Ein GRÖSSERER Stern ☆ 星\n", "word " * 600]
 OPSET = 20
 # Of latents that are some units wide; the issue allows 1e-4 of the range.
 TOLERANCE = 5e-5
+PARITY = 1e-4
 
 
 class Traced:
-    """A family's tiny pipeline and its traced denoiser."""
+    """A family's tiny pipeline, traced."""
 
-    def __init__(self, folder: Path) -> None:
-        self.backbone: Backbone = load_backbone(folder)
-        self.graphs = DenoiserGraphs(self.backbone, OPSET)
-        self.conditioning = self.backbone.encode_prompts(PROMPTS)
+    def __init__(self, backbone: Backbone, folder: Path) -> None:
+        self.backbone, self._folder = backbone, folder
+        self._pieces = trace(backbone, OPSET, lambda *_: None)
+        self.graphs, self.decoder = self._pieces.denoiser, self._pieces.decoder
+        self.conditioning = backbone.encode_prompts(PROMPTS)
+
+    @cached_property
+    def package(self) -> LoadedPackage:
+        """The whole, for one evaluation, as it is served."""
+        self._folder.mkdir()
+        write_graphs(self._folder, self._pieces, [1], "fp32", lambda *_: None)
+        write_configurations(self._folder, self.backbone)
+        describe_package(self.backbone, self._folder, [1], OPSET, "fp32").write(self._folder)
+        return LoadedPackage.from_folder(self._folder, "cpu", threads=1)
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
-def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Traced:
-    return Traced(BUILDERS[request.param](tmp_path_factory.mktemp("family") / "pipeline"))
+def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    folder = tmp_path_factory.mktemp("family")
+    with reading_shallow():
+        if request.param == "flux2-klein":
+            build_tiny_flux2_klein(folder / "pipeline", layers=SHALLOW)
+        else:
+            BUILDERS[request.param](folder / "pipeline")
+        backbone = load_backbone(folder / "pipeline", RESOLUTION)
+        if request.param == "sd3":
+            add_t5(backbone)
+        yield Traced(backbone, folder / "package")
+
+
+def add_t5(backbone: Backbone) -> None:
+    """SD3's third text encoder, which the tiny pipeline leaves out."""
+    tokenizer = t5_tokenizer(256)
+    width = backbone.pipeline.transformer.config.joint_attention_dim
+    backbone.pipeline.register_modules(
+        text_encoder_3=t5_encoder(tokenizer, width=width), tokenizer_3=tokenizer
+    )
 
 
 def opened(model: ir.Model) -> onnxruntime.InferenceSession:
@@ -156,12 +192,9 @@ def test_one_evaluation_in_the_transformers_own_words(traced: Traced) -> None:
         assert "encoder_hidden_states" in names
 
 
-@pytest.mark.parametrize("family", OTHER_DECODERS)
-def test_decoders(family: str, tmp_path: Path) -> None:
-    backbone = load_backbone(BUILDERS[family](tmp_path / "pipeline"))
+def test_decoders(traced: Traced) -> None:
+    backbone, session = traced.backbone, opened(traced.decoder)
     latents = torch.randn(EXAMPLE_BATCH, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
-    model = export_model(MarkedDecoder(backbone), {"latents": latents}, list(MarkedDecoder.outputs), OPSET)
-    session = opened(model)
     for given in (latents[:1], torch.zeros(3, *backbone.latent_shape)):
         served = dict(zip(MarkedDecoder.outputs, session.run(None, {"latents": given.numpy()}), strict=True))
         assert all(np.isfinite(value).all() for value in served.values())
@@ -170,3 +203,25 @@ def test_decoders(family: str, tmp_path: Path) -> None:
             np.clip(served[f"{STOCK}sample"].reshape(served["images"].shape) / 2 + 0.5, 0, 1),
             served["images"],
         )
+
+
+def test_texts_become_what_the_pipeline_makes_of_them(traced: Traced) -> None:
+    served = traced.package.encode(TEXTS).parts
+    parts = {name: part.numpy() for name, part in traced.backbone.encode_prompts(TEXTS).tensors().items()}
+    expected = PromptEmbeddings(parts).filled_up(served[EMBEDS].shape[1]).parts
+    assert served.keys() == expected.keys()
+    counts = expected[MASK] if MASK in expected else np.ones(served[EMBEDS].shape[:2], bool)
+    for name, part in expected.items():
+        assert served[name].shape == part.shape
+        if name == MASK:
+            np.testing.assert_array_equal(served[name], part)
+            continue
+        pair = (served[name], part) if name != EMBEDS else (served[name][counts], part[counts])
+        np.testing.assert_allclose(*pair, rtol=0, atol=PARITY * float(np.ptp(part)))
+    np.testing.assert_array_equal(served[EMBEDS][~counts], 0)
+
+
+def test_texts_are_drawn_as_torch_draws_them(traced: Traced) -> None:
+    parity = measure_parity(traced.backbone, traced.package)
+    assert parity["finite"]
+    assert parity["max_abs"] <= PARITY

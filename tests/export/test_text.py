@@ -1,94 +1,51 @@
-"""Text graphs give what the pipelines' own encoders give; a package without one says so."""
+"""FLUX.2 dev's text: a chat without the tokenizer's own marks, filled up on the left, and all that padding is read."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from tokenizers.processors import TemplateProcessing
 
-from tests.backbones.tiny_flux import build_tiny_flux_dev
-from tests.backbones.tiny_text import t5_encoder, t5_tokenizer
-from twinflow_core.backbones.backbone import Backbone
+from tests.backbones.tiny_flux2 import SHALLOW, build_tiny_flux2_dev, reading_shallow
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.errors import TwinflowError
-from twinflow_core.export.text import encodes_text, text_graphs, tokenizers
-from twinflow_core.runtime.loaded_package import LoadedPackage, PromptEmbeddings
-from twinflow_core.runtime.package import MANIFEST, TEXT_GRAPH
+from twinflow_core.export.text import text_graphs, tokenizers
+from twinflow_core.runtime.package import TEXT_GRAPH
+from twinflow_core.runtime.prompt_tokens import PromptTokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+# Largest |difference| in shares of the range: the serving gate's own bound in fp32.
 PARITY = 1e-4
-"""Largest |difference| in shares of the range: the serving gate's own bound in fp32."""
-PROMPTS = ["a red circle", "", "three yellow squares above " * 40]
+PROMPTS = ["a red circle", "", "a [IMG] in the middle", "größer ☆ 星", "three yellow squares above " * 200]
 
 
-def agrees(backbone: Backbone) -> None:
-    """The text graph, fed by the package's tokenizers, against the backbone."""
-    model = text_graphs(backbone, 20)[TEXT_GRAPH]
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+def test_flux2_dev_reads_padding_on_the_left(tmp_path: Path) -> None:
+    with reading_shallow():
+        backbone = load_backbone(build_tiny_flux2_dev(tmp_path / "pipeline", layers=SHALLOW))
+        released_ways(backbone.pipeline)
+        model = text_graphs(backbone, 20)[TEXT_GRAPH]
+        tokenizer = tokenizers(backbone)["tokenizer"]
+        expected = backbone.encode_prompts(PROMPTS).prompt_embeds
+    tokenizer.backend().save(str(tmp_path / "tokenizer.json"))
+    tokens = PromptTokens(tmp_path, tokenizer.spec("tokenizer.json", 0))
+    content = ir.to_proto(model).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (served,) = session.run(None, tokens(PROMPTS))
+    assert served.shape == tuple(expected.shape)
+    atol = PARITY * float(expected.max() - expected.min())
+    np.testing.assert_allclose(served, expected, rtol=0, atol=atol)
+
+
+def released_ways(pipeline: Any) -> None:
+    """What the released tokenizer does and the tiny one does not; and a window, which other Mistrals have."""
+    tokenizer = pipeline.tokenizer
+    tokenizer.padding_side = "left"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A",
+        special_tokens=[("<|im_start|>", tokenizer.convert_tokens_to_ids("<|im_start|>"))],
     )
-    ids = {
-        each.name: np.array([line.ids for line in tokenizer.backend().encode_batch(PROMPTS)], np.int64)
-        for each, tokenizer in zip(session.get_inputs(), tokenizers(backbone).values(), strict=True)
-    }
-    embeds, pooled = session.run(["prompt_embeds", "pooled_prompt_embeds"], ids)
-    expected = backbone.encode_prompts(PROMPTS)
-    assert embeds.shape == tuple(expected.prompt_embeds.shape)
-    for served, wanted in ((embeds, expected.prompt_embeds), (pooled, expected.pooled)):
-        np.testing.assert_allclose(served, wanted, rtol=0, atol=PARITY * float(wanted.max() - wanted.min()))
-
-
-def test_flux_reads_clip_and_t5(tmp_path: Path) -> None:
-    agrees(load_backbone(build_tiny_flux_dev(tmp_path / "pipeline")))
-
-
-def test_sd3_with_t5(tiny_pipeline: Path) -> None:
-    backbone = load_backbone(tiny_pipeline)
-    tokenizer = t5_tokenizer(256)
-    width = backbone.pipeline.transformer.config.joint_attention_dim
-    backbone.pipeline.register_modules(
-        text_encoder_3=t5_encoder(tokenizer, width=width), tokenizer_3=tokenizer
-    )
-    assert list(tokenizers(backbone)) == ["tokenizer", "tokenizer_2", "tokenizer_3"]
-    agrees(backbone)
-
-
-def test_a_package_without_text_says_so_and_draws_from_embeddings(tiny_package: Path, tmp_path: Path) -> None:
-    silent = tmp_path / "silent"
-    shutil.copytree(tiny_package, silent)
-    manifest = json.loads((silent / MANIFEST).read_text(encoding="utf-8"))
-    (silent / MANIFEST).write_text(json.dumps({**manifest, "text": None, "tokenizers": []}), encoding="utf-8")
-    package, whole = (LoadedPackage.from_folder(folder, "cpu") for folder in (silent, tiny_package))
-    package.warm_up(2)
-    with pytest.raises(TwinflowError, match="takes prompt embeddings, not texts"):
-        package.generate(["a red circle"])
-    noises = np.random.default_rng(0).standard_normal((2, 1, *package.manifest.latent_shape), np.float32)
-    embeddings = whole.encode(["a red circle", ""])
-    np.testing.assert_array_equal(package.render(noises, embeddings), whole.render(noises, embeddings))
-
-
-def test_fewer_tokens_are_filled_up_where_a_mask_tells() -> None:
-    masked = PromptEmbeddings(
-        {"prompt_embeds": np.ones((2, 3, 4), np.float32), "prompt_mask": np.ones((2, 3), bool)}
-    )
-    filled = masked.filled_up(5)
-    assert filled.parts["prompt_embeds"].shape == (2, 5, 4)
-    assert filled.parts["prompt_mask"].tolist() == [[True] * 3 + [False] * 2] * 2
-    with pytest.raises(ValueError, match="3 tokens, where the graph takes 5"):
-        PromptEmbeddings({"prompt_embeds": np.ones((2, 3, 4), np.float32)}).filled_up(5)
-    with pytest.raises(ValueError, match="3 tokens"):
-        masked.filled_up(2)
-
-
-def test_families_without_a_text_graph_have_no_tokenizers(tiny_pipeline: Path) -> None:
-    backbone = load_backbone(tiny_pipeline)
-    assert encodes_text(backbone)
-    backbone.__class__ = type("Unheard", (type(backbone),), {"family": "unheard"})
-    assert not encodes_text(backbone)
-    assert tokenizers(backbone) == {}
-    assert text_graphs(backbone, 20) == {}
+    pipeline.text_encoder.config.text_config.sliding_window = 32

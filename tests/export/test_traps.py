@@ -41,6 +41,14 @@ class MaskedAttention(nn.Module):
         return functional.scaled_dot_product_attention(x, x, x, attn_mask=mask[:, None, None, :])
 
 
+class PaddedInFront(nn.Module):
+    """Causal attention to what counts: padding in front of a text sees nothing."""
+
+    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
+        causal = torch.ones(x.shape[2], x.shape[2], dtype=torch.bool).tril()
+        return functional.scaled_dot_product_attention(x, x, x, attn_mask=causal & counts[:, None, None, :])
+
+
 class Turn(nn.Module):
     """Qwen-Image's rotary embedding."""
 
@@ -97,6 +105,26 @@ def test_without_the_cure_the_mask_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(onnx_model, "_masks_by_query", nullcontext)
     with pytest.raises(Exception, match="q_sequence_length"):
         masked_attention(23)
+
+
+def padded_in_front(opset: int) -> tuple[np.ndarray, np.ndarray]:
+    x = torch.randn(2, 2, 4, WIDTH, generator=torch.Generator().manual_seed(0))
+    counts = torch.tensor([[False, False, True, True], [True, True, True, True]])
+    model = export_model(PaddedInFront(), {"x": x, "counts": counts}, ["y"], opset)
+    return run(model, x, counts), PaddedInFront()(x, counts).numpy()
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+def test_what_sees_nothing_gets_zeros(opset: int) -> None:
+    served, expected = padded_in_front(opset)
+    np.testing.assert_array_equal(expected[0, :, :2], 0)
+    np.testing.assert_allclose(served, expected, atol=1e-5)
+
+
+def test_without_the_cure_what_sees_nothing_gets_a_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_model, "_blind_queries_get_zeros", nullcontext)
+    served, expected = padded_in_front(20)
+    assert np.abs(served - expected)[0, :, :2].max() > 0.1
 
 
 def test_real_turns_are_the_complex_ones() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from transformers import CLIPTokenizer
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.errors import InfrastructureError, TwinflowError
 from twinflow_core.noise import image_noise
-from twinflow_core.runtime.loaded_package import LoadedPackage
+from twinflow_core.runtime.loaded_package import LoadedPackage, PromptEmbeddings
+from twinflow_core.runtime.package import MANIFEST
 from twinflow_core.sampling.few_step import sample_few_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
@@ -106,3 +109,30 @@ def test_loading_and_generating_print_nothing(tiny_package: Path, capfd: pytest.
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err == ""
+
+
+def test_a_package_without_text_says_so_and_draws_from_embeddings(tiny_package: Path, tmp_path: Path) -> None:
+    silent = tmp_path / "silent"
+    shutil.copytree(tiny_package, silent)
+    manifest = json.loads((silent / MANIFEST).read_text(encoding="utf-8"))
+    (silent / MANIFEST).write_text(json.dumps({**manifest, "text": None, "tokenizers": []}), encoding="utf-8")
+    package, whole = (LoadedPackage.from_folder(folder, "cpu") for folder in (silent, tiny_package))
+    package.warm_up(2)
+    with pytest.raises(TwinflowError, match="takes prompt embeddings, not texts"):
+        package.generate(["a red circle"])
+    noises = np.random.default_rng(0).standard_normal((2, 1, *package.manifest.latent_shape), np.float32)
+    embeddings = whole.encode(["a red circle", ""])
+    np.testing.assert_array_equal(package.render(noises, embeddings), whole.render(noises, embeddings))
+
+
+def test_fewer_tokens_are_filled_up_where_a_mask_tells() -> None:
+    masked = PromptEmbeddings(
+        {"prompt_embeds": np.ones((2, 3, 4), np.float32), "prompt_mask": np.ones((2, 3), bool)}
+    )
+    filled = masked.filled_up(5)
+    assert filled.parts["prompt_embeds"].shape == (2, 5, 4)
+    assert filled.parts["prompt_mask"].tolist() == [[True] * 3 + [False] * 2] * 2
+    with pytest.raises(ValueError, match="3 tokens, where the graph takes 5"):
+        PromptEmbeddings({"prompt_embeds": np.ones((2, 3, 4), np.float32)}).filled_up(5)
+    with pytest.raises(ValueError, match="3 tokens"):
+        masked.filled_up(2)

@@ -78,16 +78,26 @@ def test_a_damaged_manifest_is_refused(package: Path, content: str) -> None:
 
 
 def test_a_newer_format_is_refused(package: Path) -> None:
-    rewrite(package, format=3)
-    with pytest.raises(TwinflowError, match="has format 3"):
+    rewrite(package, format=4)
+    with pytest.raises(TwinflowError, match="has format 4"):
         read_manifest(package)
+
+
+OLD_TOKENIZERS = ["tokenizer/tokenizer.json", "tokenizer_2/tokenizer.json"]
+
+
+def test_the_second_format_is_still_read(package: Path) -> None:
+    known = read_manifest(package)
+    rewrite(package, format=2, tokenizers=OLD_TOKENIZERS)
+    assert read_manifest(package).tokenizers == known.tokenizers
 
 
 def test_the_first_format_is_still_read(package: Path) -> None:
     known = read_manifest(package)
     document = json.loads((package / MANIFEST).read_text())
     old = {key: value for key, value in document.items() if key not in ("sampler", "noise", "provenance")}
-    rewritten = {**old, "format": 1, "vae": {"scaling_factor": 1.5}, "default_negative": None}
+    more = {"vae": {"scaling_factor": 1.5}, "default_negative": None, "tokenizers": OLD_TOKENIZERS}
+    rewritten = {**old, "format": 1, **more}
     (package / MANIFEST).write_text(json.dumps(rewritten))
     assert read_manifest(package).generators == known.generators
     assert len(LoadedPackage.from_folder(package, "cpu").generate(["a red circle"])) == 1

@@ -16,6 +16,10 @@ from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 
 TOKENS = 300
+# What the pipeline writes before a prompt, one line each.
+INSTRUCTION: list[str] = (
+    inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
+)
 
 
 class SanaVelocity(Velocity):
@@ -61,10 +65,9 @@ class SanaBackbone(Backbone):
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         """See `Backbone.encode_prompts`; as the pipeline does, all but the empty one follow its instruction."""
-        instruction = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
         told = [text for text in prompts if text]
         empty = [""] * (len(prompts) - len(told))
-        parts = [self._encode(told, instruction)] if told else []
+        parts = [self._encode(told, INSTRUCTION)] if told else []
         parts += [self._encode(empty, None)] if empty else []
         order = sorted(range(len(prompts)), key=lambda row: not prompts[row])
         return Conditioning.cat(parts)[torch.tensor(order).argsort()].trimmed()

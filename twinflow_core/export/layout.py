@@ -14,19 +14,18 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from tokenizers.models import BPE
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.export.compose import generator_model
 from twinflow_core.export.cut import cut
-from twinflow_core.export.denoiser import DenoiserGraphs
-from twinflow_core.export.graphs import IMAGES, LATENTS, STOCK, MarkedDecoder
-from twinflow_core.export.onnx_model import EXAMPLE_BATCH, export_model
+from twinflow_core.export.graphs import IMAGES, STOCK
+from twinflow_core.export.padded_tokenizer import PaddedTokenizer
+from twinflow_core.export.pieces import NAMES, Pieces
 from twinflow_core.export.precision import Precision, in_precision
-from twinflow_core.export.text import PaddedTokenizer, encoder_names, text_graphs, tokenizers
+from twinflow_core.export.text import encoder_names, tokenizers
 from twinflow_core.export.weights import SharedWeights
-from twinflow_core.runtime.package import TEXT_GRAPH, generator_graph
+from twinflow_core.runtime.package import generator_graph
 from twinflow_core.sampling.few_step import few_step_times
 
 # What diffusers and transformers add to saved configurations that tells where this machine loaded from.
@@ -35,56 +34,43 @@ MACHINE_KEYS = ("_name_or_path", "is_local", "local_files_only", "name_or_path")
 
 TRANSFORMER = "transformer/model.onnx"
 DECODER = "vae_decoder/model.onnx"
-# The pieces that are traced; the generators and the text graph are composed of them.
-PIECES = 3
 
 
 def graph_count(steps: Sequence[int]) -> int:
-    """How many steps of work `write_graphs` reports."""
-    return PIECES + len(steps)
+    """How many steps of work `trace` and `write_graphs` report together."""
+    return len(NAMES) + len(steps)
 
 
 def write_graphs(
     package: Path,
-    backbone: Backbone,
+    pieces: Pieces,
     steps: Sequence[int],
-    opset: int,
     precision: Precision,
     done: Callable[[int, str], None],
 ) -> None:
-    """Trace the parts, compose the graphs, save all; those whose weights others use first.
+    """Cut and compose the graphs, save all; those whose weights others use first.
 
     Args:
         package: the folder to write into.
-        backbone: the model.
+        pieces: the traced model.
         steps: the evaluations k for which a generator is made.
-        opset: of every graph.
         precision: of the generators' denoiser; the split folders stay in float32.
-        done: told how many steps of work are finished, and the last one's name.
-
-    Raises:
-        TwinflowError: models of this family have no graphs.
+        done: told how many steps of work are finished, those of `trace` included, and the last one's name.
     """
     weights = SharedWeights(package)
-    graphs = DenoiserGraphs(backbone, opset)
-    weights.save(graphs.at_any_time(), TRANSFORMER)
-    done(1, TRANSFORMER)
-    latents = {LATENTS: torch.randn(EXAMPLE_BATCH, *backbone.latent_shape)}
-    traced = export_model(MarkedDecoder(backbone), latents, list(MarkedDecoder.outputs), opset)
-    weights.save(
-        cut(traced, {f"{STOCK}latent_sample": "latent_sample"}, {f"{STOCK}sample": "sample"}), DECODER
-    )
-    done(2, DECODER)
-    for path, model in text_graphs(backbone, opset).items():
+    weights.save(pieces.denoiser.at_any_time(), TRANSFORMER)
+    marks = {f"{STOCK}latent_sample": "latent_sample"}, {f"{STOCK}sample": "sample"}
+    weights.save(cut(pieces.decoder, *marks), DECODER)
+    for path, model in pieces.text.items():
         weights.save(model, path)
-    done(PIECES, TEXT_GRAPH)
-    velocity = in_precision(graphs.at_given_time(), precision)
-    decoder = cut(traced, {}, {IMAGES: IMAGES})
+    velocity = in_precision(pieces.denoiser.at_given_time(), precision)
+    decoder = cut(pieces.decoder, {}, {IMAGES: IMAGES})
     for number, k in enumerate(steps, start=1):
         times = few_step_times(k)
-        generator = generator_model(velocity, decoder, graphs.time_values(times), times, opset)
+        constants = pieces.denoiser.time_values(times)
+        generator = generator_model(velocity, decoder, constants, times, pieces.opset)
         weights.save(generator, generator_graph(k))
-        done(PIECES + number, generator_graph(k))
+        done(len(NAMES) + number, generator_graph(k))
 
 
 def write_configurations(package: Path, backbone: Backbone) -> None:

@@ -12,9 +12,10 @@ from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.errors import TwinflowError
 from twinflow_core.export.layout import graph_count, write_configurations, write_graphs
 from twinflow_core.export.parity import measure_parity
+from twinflow_core.export.pieces import trace
 from twinflow_core.export.precision import Precision
 from twinflow_core.export.provenance import provenance
-from twinflow_core.export.text import encodes_text, tokenizers
+from twinflow_core.export.text import tokenizers
 from twinflow_core.progress import Reporter
 from twinflow_core.runtime.loaded_package import LoadedPackage
 from twinflow_core.runtime.package import (
@@ -55,7 +56,8 @@ def build_package(
     graphs = graph_count(steps)
     # Two more than the graphs: the configurations with the manifest, and parity.
     with Reporter("export", graphs + 2) as reporter:
-        write_graphs(package, backbone, steps, opset, precision, reporter.update)
+        pieces = trace(backbone, opset, reporter.update)
+        write_graphs(package, pieces, steps, precision, reporter.update)
         write_configurations(package, backbone)
         describe_package(backbone, package, steps, opset, precision).write(package)
         reporter.update(graphs + 1, "parity")
@@ -80,8 +82,11 @@ def describe_package(
         latent_shape=backbone.latent_shape,
         times={str(k): tuple(few_step_times(k)) for k in steps},
         generators={str(k): _graph_spec(package, generator_graph(k)) for k in steps},
-        text=_graph_spec(package, TEXT_GRAPH) if encodes_text(backbone) else None,
-        tokenizers=tuple(f"{name}/tokenizer.json" for name in tokenizers(backbone)),
+        text=_graph_spec(package, TEXT_GRAPH),
+        tokenizers=tuple(
+            tokenizer.spec(f"{name}/tokenizer.json", number)
+            for number, (name, tokenizer) in enumerate(tokenizers(backbone).items())
+        ),
         sampler=SAMPLER,
         noise=NOISE,
         provenance=provenance(backbone),

@@ -1,73 +1,23 @@
-"""Texts to prompt embeddings: the encoders' graphs, the graph that combines them, and their tokenizers.
-
-SD3 and FLUX.1 tell their encoders nothing but the prompt. The others wrap it in a chat for a language model with a mask
-and layers of its own choosing; their generators are given prompt embeddings.
-"""
+"""Texts to prompt embeddings, family by family: the encoders' graphs, the text graph, and their tokenizers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
-import torch
-from tokenizers import Tokenizer
-from torch import Tensor, nn
 
 from twinflow_core.backbones.backbone import Backbone
-from twinflow_core.backbones.conditioning import EMBEDS, POOLED
-from twinflow_core.backbones.sd3 import T5_TOKENS
-from twinflow_core.export.compose import Composition, axes
-from twinflow_core.export.graphs import SplitTextEncoder
-from twinflow_core.export.onnx_model import EXAMPLE_BATCH, export_model
-from twinflow_core.runtime.package import TEXT_GRAPH
-
-
-class LastStates(nn.Module):
-    """A T5 encoder: token ids [B, L] to the last hidden state [B, L, W]."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """See the class."""
-        states: Tensor = self.encoder(input_ids)[0]
-        return states
-
-
-class PooledText(nn.Module):
-    """A CLIP text encoder without projection: token ids [B, L] to states [B, L, W] and the pooled one [B, W]."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        output = self.encoder(input_ids, output_hidden_states=False)
-        return output.last_hidden_state, output.pooler_output
-
-
-@dataclass(frozen=True)
-class PaddedTokenizer:
-    """A tokenizer of transformers and the length to which every text is cut or filled."""
-
-    stock: Any
-    length: int
-
-    def backend(self) -> Tokenizer:
-        """The same without transformers, cutting and filling of itself."""
-        backend = Tokenizer.from_str(self.stock.backend_tokenizer.to_str())
-        backend.enable_truncation(self.length)
-        backend.enable_padding(
-            length=self.length,
-            pad_id=self.stock.pad_token_id,
-            pad_token=self.stock.pad_token,
-            pad_type_id=self.stock.pad_token_type_id,
-        )
-        return backend
+from twinflow_core.export.clip_and_t5 import (
+    encoder_graph,
+    flux_graphs,
+    flux_tokenizers,
+    sd3_graphs,
+    sd3_tokenizers,
+)
+from twinflow_core.export.language_model import Reading, language_model_graphs
+from twinflow_core.export.padded_tokenizer import PaddedTokenizer
+from twinflow_core.export.readings import flux2, flux2_klein, qwen_image, sana, z_image
 
 
 @dataclass(frozen=True)
@@ -75,138 +25,46 @@ class TextFamily:
     """How one family's texts become embeddings.
 
     Attributes:
-        lengths: tokens for each tokenizer that the pipeline has, by the pipeline's names.
-        graphs: graphs by their files in the package, the one that combines them among them.
+        tokenizers: by the pipeline's names, in the order of the text graph's inputs.
+        graphs: graphs by their files in the package, the text graph last.
     """
 
-    lengths: Callable[[Backbone], dict[str, int]]
+    tokenizers: Callable[[Backbone], dict[str, PaddedTokenizer]]
     graphs: Callable[[Backbone, int], dict[str, ir.Model]]
 
 
-def encodes_text(backbone: Backbone) -> bool:
-    """Whether the package takes texts; else it takes prompt embeddings alone."""
-    return backbone.family in FAMILIES
+def _language_model(reading: Callable[[Backbone], Reading]) -> TextFamily:
+    """A family whose one text encoder is a language model."""
+    return TextFamily(
+        lambda backbone: {"tokenizer": reading(backbone).tokenizer},
+        lambda backbone, opset: language_model_graphs(
+            backbone.pipeline.text_encoder, reading(backbone), encoder_graph("text_encoder"), opset
+        ),
+    )
+
+
+FAMILIES: dict[str, TextFamily] = {
+    "flux": TextFamily(flux_tokenizers, flux_graphs),
+    "flux2": _language_model(flux2),
+    "flux2-klein": _language_model(flux2_klein),
+    "qwen-image": _language_model(qwen_image),
+    "sana": _language_model(sana),
+    "sd3": TextFamily(sd3_tokenizers, sd3_graphs),
+    "z-image": _language_model(z_image),
+}
 
 
 def text_graphs(backbone: Backbone, opset: int) -> dict[str, ir.Model]:
-    """The graphs of the text encoders by their files; none if the family's texts cannot be exported."""
-    return FAMILIES[backbone.family].graphs(backbone, opset) if encodes_text(backbone) else {}
+    """The text encoders' graphs and the text graph, by their files; those whose weights others use first."""
+    return FAMILIES[backbone.family].graphs(backbone, opset)
 
 
 def tokenizers(backbone: Backbone) -> dict[str, PaddedTokenizer]:
     """The tokenizers by their folders, in the order of the text graph's inputs."""
-    if not encodes_text(backbone):
-        return {}
-    lengths = FAMILIES[backbone.family].lengths(backbone)
-    return {
-        name: PaddedTokenizer(getattr(backbone.pipeline, name), length) for name, length in lengths.items()
-    }
+    return FAMILIES[backbone.family].tokenizers(backbone)
 
 
 def encoder_names(backbone: Backbone) -> list[str]:
-    """The pipeline's text encoders that have a graph."""
-    if not encodes_text(backbone):
-        return []
-    pipeline = backbone.pipeline
+    """The pipeline's text encoders."""
     names = ("text_encoder", "text_encoder_2", "text_encoder_3")
-    return [name for name in names if getattr(pipeline, name, None) is not None]
-
-
-def _trace(module: nn.Module, length: int, outputs: Sequence[str], opset: int) -> ir.Model:
-    ids = torch.zeros(EXAMPLE_BATCH, length, dtype=torch.int64)
-    return export_model(module, {"input_ids": ids}, list(outputs), opset)
-
-
-def _clip_outputs(encoder: Any) -> list[str]:
-    states = [f"hidden_states.{layer}" for layer in range(encoder.config.num_hidden_layers + 1)]
-    return ["text_embeds", "last_hidden_state", *states]
-
-
-def _file(name: str) -> str:
-    return f"{name}/model.onnx"
-
-
-def _sd3_lengths(backbone: Backbone) -> dict[str, int]:
-    clip = backbone.pipeline.tokenizer_max_length
-    lengths = {"tokenizer": clip, "tokenizer_2": clip}
-    if backbone.pipeline.text_encoder_3 is not None:
-        lengths["tokenizer_3"] = T5_TOKENS
-    return lengths
-
-
-def _sd3_graphs(backbone: Backbone, opset: int) -> dict[str, ir.Model]:
-    pipeline, lengths = backbone.pipeline, list(_sd3_lengths(backbone).values())
-    clips = ("text_encoder", "text_encoder_2")
-    graphs = {
-        _file(name): _trace(SplitTextEncoder(encoder), lengths[0], _clip_outputs(encoder), opset)
-        for name, encoder in ((name, getattr(pipeline, name)) for name in clips)
-    }
-    t5 = None
-    if pipeline.text_encoder_3 is not None:
-        t5 = _trace(LastStates(pipeline.text_encoder_3), lengths[2], ["last_hidden_state"], opset)
-    context, width = backbone.encode_prompts([""]).prompt_embeds.shape[1:]
-    graphs |= {TEXT_GRAPH: sd3_text_model(list(graphs.values()), t5, context, width, opset)}
-    return graphs if t5 is None else {_file("text_encoder_3"): t5, **graphs}
-
-
-def sd3_text_model(
-    clips: Sequence[ir.Model], t5: ir.Model | None, context: int, width: int, opset: int
-) -> ir.Model:
-    """Token ids of all tokenizers to prompt embeddings [B, context, width] and pooled embeddings.
-
-    Args:
-        clips: each ids to text_embeds, last_hidden_state, and every layer's hidden state.
-        t5: ids to states [B, L, width], which follow those of the clips; without it zeros do.
-        context: tokens of the whole context.
-        width: of one token's embedding, zeros at its end included.
-        opset: of the result.
-    """
-    whole = Composition(opset)
-    placed = []
-    for number, encoder in enumerate(clips):
-        ids = whole.input(_ids(number), ir.DataType.INT64, axes(encoder.graph.inputs[0]))
-        placed.append(whole.place(encoder, ids))
-    states = whole.op("Concat", *(outputs[-2] for outputs in placed), axis=-1)
-    pooled = whole.op("Concat", *(outputs[0] for outputs in placed), axis=-1)
-    batch, length, _ = axes(clips[0].graph.outputs[-2])
-    wide = sum(int(axes(encoder.graph.outputs[-2])[2]) for encoder in clips)
-    after = 0 if t5 else context - int(length)
-    embeds = whole.op("Pad", states, whole.constant([0, 0, 0, 0, after, width - wide]))
-    if t5 is not None:
-        ids = whole.input(_ids(len(clips)), ir.DataType.INT64, axes(t5.graph.inputs[0]))
-        (more,) = whole.place(t5, ids)
-        embeds = whole.op("Concat", embeds, more, axis=1)
-    pooled_width = sum(int(axes(encoder.graph.outputs[0])[1]) for encoder in clips)
-    return whole.finish({EMBEDS: (embeds, (batch, context, width)), POOLED: (pooled, (batch, pooled_width))})
-
-
-def _flux_lengths(backbone: Backbone) -> dict[str, int]:
-    return {"tokenizer": backbone.pipeline.tokenizer_max_length, "tokenizer_2": backbone.max_tokens}
-
-
-def _flux_graphs(backbone: Backbone, opset: int) -> dict[str, ir.Model]:
-    """CLIP's pooled state and T5's states, each from tokens of its own."""
-    pipeline, lengths = backbone.pipeline, list(_flux_lengths(backbone).values())
-    outputs = ["last_hidden_state", "pooler_output"]
-    clip = _trace(PooledText(pipeline.text_encoder), lengths[0], outputs, opset)
-    t5 = _trace(LastStates(pipeline.text_encoder_2), lengths[1], ["last_hidden_state"], opset)
-    whole = Composition(opset)
-    ids = [
-        whole.input(_ids(number), ir.DataType.INT64, axes(each.graph.inputs[0]))
-        for number, each in enumerate((clip, t5))
-    ]
-    _, pooled = whole.place(clip, ids[0])
-    (embeds,) = whole.place(t5, ids[1])
-    shapes = axes(t5.graph.outputs[0]), axes(clip.graph.outputs[1])
-    text = whole.finish({EMBEDS: (embeds, shapes[0]), POOLED: (pooled, shapes[1])})
-    return {_file("text_encoder"): clip, _file("text_encoder_2"): t5, TEXT_GRAPH: text}
-
-
-def _ids(number: int) -> str:
-    return "input_ids" if number == 0 else f"input_ids_{number + 1}"
-
-
-FAMILIES: dict[str, TextFamily] = {
-    "flux": TextFamily(_flux_lengths, _flux_graphs),
-    "sd3": TextFamily(_sd3_lengths, _sd3_graphs),
-}
+    return [name for name in names if getattr(backbone.pipeline, name, None) is not None]

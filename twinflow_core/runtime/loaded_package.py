@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.noise import image_noise
 from twinflow_core.runtime.package import (
     EMBEDS,
-    GET_AGAIN,
     MASK,
     NOISES,
     GraphSpec,
@@ -24,6 +22,7 @@ from twinflow_core.runtime.package import (
     read_manifest,
     verify_files,
 )
+from twinflow_core.runtime.prompt_tokens import PromptTokens
 from twinflow_core.runtime.providers import ProviderChoice, choose_provider
 from twinflow_core.runtime.sessions import GraphSession, ProviderFailed
 
@@ -96,7 +95,7 @@ class LoadedPackage:
         self.provider = provider
         self._package = package
         self._threads = threads
-        self._tokenizers = [_load_tokenizer(package / name) for name in manifest.tokenizers]
+        self._tokenizers = [PromptTokens(package, spec) for spec in manifest.tokenizers]
         self._text = self._open(manifest.text.file) if manifest.text else None
         self._generators: dict[int, GraphSession] = {}
         self._opening = Lock()
@@ -187,10 +186,9 @@ class LoadedPackage:
         """The text graph's description. Raises `TwinflowError` if the package takes prompt embeddings alone."""
         if self.manifest.text is None:
             raise TwinflowError(
-                f"This package takes prompt embeddings, not texts: the text encoder of {self.manifest.family} "
-                "models is not exported.",
+                "This package takes prompt embeddings, not texts: its text encoder was not exported.",
                 where=str(self._package),
-                fix="Compute the embeddings with the model's own pipeline and call `render`.",
+                fix="Redo the export stage, or compute the embeddings with the model's own pipeline and call `render`.",
             )
         return self.manifest.text
 
@@ -202,12 +200,8 @@ class LoadedPackage:
         """
         text = self.require_text()
         assert self._text is not None
-        texts = list(prompts)
-        ids = {
-            spec.name: np.array([line.ids for line in tokenizer.encode_batch(texts)], np.int64)
-            for spec, tokenizer in zip(text.inputs, self._tokenizers, strict=True)
-        }
-        given = self._text.run(ids)
+        tokens = [tokenizer(prompts) for tokenizer in self._tokenizers]
+        given = self._text.run({name: part for each in tokens for name, part in each.items()})
         return PromptEmbeddings({spec.name: part for spec, part in zip(text.outputs, given, strict=True)})
 
     def no_prompts(self, rows: int) -> PromptEmbeddings:
@@ -269,12 +263,3 @@ class LoadedPackage:
 def to_pixels(images: NDArray[np.float32]) -> Images:
     """float [N, 3, H, W] in [0, 1] as uint8 [N, H, W, 3], rounded to the nearest."""
     return np.rint(images * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-
-
-def _load_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise TwinflowError(
-            "A tokenizer of the package cannot be read.", where=f"{path}: {error}", fix=GET_AGAIN
-        ) from None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from twinflow_core.errors import TwinflowError
+from twinflow_core.runtime.wording import AS_IT_IS, Wording
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TEXT_GRAPH = "text.onnx"
 # The input of every generator that holds the noises of all evaluations; the others are conditioning.
 NOISES = "noises"
@@ -47,6 +48,23 @@ class GraphSpec:
 
 
 @dataclass(frozen=True)
+class TokenizerSpec:
+    """A tokenizer of the package.
+
+    Attributes:
+        file: its tokenizer.json, which cuts and fills up every text to one length.
+        ids: the text graph's input that takes the token ids.
+        mask: the input that takes which tokens are the text's, or None if the graph does not ask.
+        wording: what is read in place of a prompt.
+    """
+
+    file: str
+    ids: str
+    mask: str | None = None
+    wording: Wording = AS_IT_IS
+
+
+@dataclass(frozen=True)
 class FileRecord:
     """A file's SHA-256 in hexadecimal and its size in bytes."""
 
@@ -66,8 +84,9 @@ class PackageManifest:
         latent_shape: (C, h, w) of one image's noise.
         times: the times t at which a generator evaluates its network, by NFE (as text).
         generators: the graphs from noise to images, by NFE (as text).
-        text: the graph from token ids to prompt embeddings; None in a package that takes embeddings alone.
-        tokenizers: tokenizer files in the order of the text graph's inputs.
+        text: the graph from token ids to prompt embeddings; None in a package that takes embeddings alone, as
+            those of some families were in format 2.
+        tokenizers: what gives the text graph's inputs.
         files: every other file of the package by relative POSIX path.
         precision: of the generators' denoiser: "fp32", "fp16", or weights in "int8" or "int4".
         sampler: what the generators compute, in words and formulas.
@@ -83,7 +102,7 @@ class PackageManifest:
     times: dict[str, tuple[float, ...]]
     generators: dict[str, GraphSpec]
     text: GraphSpec | None
-    tokenizers: tuple[str, ...]
+    tokenizers: tuple[TokenizerSpec, ...]
     files: dict[str, FileRecord]
     precision: str = "fp32"
     sampler: str = ""
@@ -125,7 +144,7 @@ def read_manifest(package: Path) -> PackageManifest:
         )
     try:
         return _parse(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise TwinflowError(
             "The package's manifest is damaged.", where=f"{path}: {error!r}", fix=GET_AGAIN
         ) from None
@@ -161,17 +180,27 @@ def file_sha256(path: Path) -> str:
 def _parse(document: dict[str, Any]) -> PackageManifest:
     channels, height, width = document["latent_shape"]
     document = {name: value for name, value in document.items() if name not in DROPPED}
+    text = None if document["text"] is None else _graph(document["text"])
     return PackageManifest(
         **{
             **document,
             "latent_shape": (int(channels), int(height), int(width)),
             "times": {steps: tuple(times) for steps, times in document["times"].items()},
             "generators": {steps: _graph(graph) for steps, graph in document["generators"].items()},
-            "text": None if document["text"] is None else _graph(document["text"]),
-            "tokenizers": tuple(document["tokenizers"]),
+            "text": text,
+            "tokenizers": tuple(_tokenizers(document["tokenizers"], text)),
             "files": {name: FileRecord(**record) for name, record in document["files"].items()},
         }
     )
+
+
+def _tokenizers(documents: Iterable[Any], text: GraphSpec | None) -> Iterator[TokenizerSpec]:
+    """Up to format 2 each was a file alone, in the order of the text graph's inputs."""
+    for place, each in enumerate(documents):
+        if isinstance(each, str):
+            yield TokenizerSpec(each, text.inputs[place].name if text else "")
+        else:
+            yield TokenizerSpec(**{**each, "wording": Wording(**each["wording"])})
 
 
 def _graph(document: dict[str, Any]) -> GraphSpec:
