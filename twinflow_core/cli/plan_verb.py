@@ -9,6 +9,10 @@ import typer
 from twinflow_core.cli.output import Json, find_root, print_document, print_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from twinflow_core.params import BaseParams
+    from twinflow_core.plan.named_models import PlannedModel
     from twinflow_core.plan.plan import Outlook, Plan
 
 GPU = "h100-80"
@@ -36,13 +40,13 @@ def plan(
     from twinflow_core.params import PARAMS_FILE, load_params
     from twinflow_core.plan.document import plan_document
     from twinflow_core.plan.gpus import find_gpu
-    from twinflow_core.plan.named_models import model_in, named_model
+    from twinflow_core.plan.named_models import named_model
     from twinflow_core.plan.plan import make_plan
     from twinflow_core.plan.setting import setting_of
 
     root = find_root()
     params = load_params(root / PARAMS_FILE)
-    found = named_model(model) if model else model_in(root / params.base.folder)
+    found = named_model(model) if model else _own_base(params.base, root)
     setting = setting_of(params.finetune, processes)
     made = make_plan(
         found,
@@ -55,6 +59,15 @@ def plan(
         print_document(plan_document(made))
     else:
         _show(made)
+
+
+def _own_base(base: BaseParams, root: Path) -> PlannedModel:
+    from twinflow_core.hub.pinned import pinned_model
+    from twinflow_core.plan.named_models import model_in, model_on_hub
+
+    if base.hub is not None and base.revision is not None:
+        return model_on_hub(pinned_model(base.hub, base.revision))
+    return model_in(root / base.folder)
 
 
 def _show(plan: Plan) -> None:

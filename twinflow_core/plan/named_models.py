@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from twinflow_core.errors import TwinflowError
+from twinflow_core.hub.fetch import fetch_file
+from twinflow_core.hub.pinned import HubModel
 from twinflow_core.plan.families import FAMILIES
 
 MODELS = files("twinflow_core.plan") / "models"
@@ -77,3 +79,13 @@ def model_in(folder: Path) -> PlannedModel:
         )
     kept = {key: value for key, value in config.items() if not key.startswith("_")}
     return PlannedModel(str(folder), class_name, kept, 0, str(folder))
+
+
+def model_on_hub(model: HubModel) -> PlannedModel:
+    """A model of the hub; fetches a configuration and no weight.
+
+    Raises:
+        TwinflowError: as `model_in` and `fetch_file`.
+    """
+    path = fetch_file(model, "transformer/config.json")
+    return replace(model_in(path.parents[1]), name=str(model), source=model.repository)
