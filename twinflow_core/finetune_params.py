@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -71,6 +72,7 @@ class FinetuneParams(Section):
     accumulation: Positive = 1
     validate_every: Annotated[int, Field(ge=0)] = 100
     sample_every: Annotated[int, Field(ge=0)] = 0
+    keep_best: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
@@ -105,6 +107,15 @@ class FinetuneParams(Section):
         if self.quantized_base != "none" and self.objective == "vsd" and self.vsd.fake_score == "full":
             raise ValueError(
                 "vsd.fake_score full trains a copy of the base, which is quantised: set it to lora"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_best_is_measured(self) -> FinetuneParams:
+        if self.keep_best and not 0 < math.lcm(self.log_every, self.validate_every) <= self.steps:
+            raise ValueError(
+                "keep_best goes by the validation loss, which is measured at logged steps that are multiples of "
+                "validate_every: there is none up to the last step; lower validate_every or log_every"
             )
         return self
 
