@@ -205,8 +205,10 @@ def test_the_token_opens_what_is_gated_is_sent_nowhere_else_and_written_nowhere(
     assert "wrong" not in str(caught.value)
 
 
-def test_a_plan_for_a_model_of_the_hub_fetches_one_configuration(hub: HubServer, root: Path) -> None:
+def test_a_plan_for_a_model_of_the_hub_fetches_configurations_alone(hub: HubServer, root: Path) -> None:
     planned = _own_base(params(root).base, root)
     assert planned.name == f"{NAME} at {COMMIT[:12]}"
     assert planned.config["num_layers"] == 2
-    assert hub.fetched() == ["transformer/config.json"]
+    assert [part.name for part in planned.parts] == ["text_encoder", "text_encoder_2", "vae"]
+    fetched = [Path(name).name for name in hub.fetched()]
+    assert sorted(fetched) == ["config.json"] * 4 + ["model_index.json"]

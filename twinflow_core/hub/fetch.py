@@ -33,6 +33,18 @@ def fetch_file(model: HubModel, name: str) -> Path:
         return Path(hf_hub_download(model.repository, name, revision=model.commit))
 
 
+def fetch_configs(model: HubModel) -> Path:
+    """The index and the parts' configurations, in a folder of the client's cache.
+
+    Raises:
+        TwinflowError: as `explained`.
+    """
+    disable_progress_bars()
+    patterns = [INDEX, "*/config.json"]
+    with explained(model.repository):
+        return Path(snapshot_download(model.repository, revision=model.commit, allow_patterns=patterns))
+
+
 def fetch_pipeline(model: HubModel, index: Mapping[str, Any], output: Path) -> None:
     """Fetch what a pipeline needs (see `pipeline_files`) and copy it, each file checked against the hub's hash.
 
