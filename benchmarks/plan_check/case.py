@@ -23,7 +23,6 @@ from benchmarks.objectives.step_time import take_turns, ways_of
 from benchmarks.result_file import tell_result
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.loading import FAMILIES as BACKBONES
-from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.params import load_params
@@ -170,7 +169,7 @@ def _training(
     with device:
         transformer = getattr(diffusers, model.class_name)(**model.config)
     velocities = {family.velocity_type.__name__: family.velocity_type for family in BACKBONES.values()}
-    kind: type[Velocity] = velocities[f"{FAMILIES[model.class_name].name.capitalize()}Velocity"]
+    kind: Any = velocities[f"{FAMILIES[model.class_name].name.capitalize()}Velocity"]
     data = _data(model, resolution)
     return Training(kind(transformer), data, options, Resume(state, "case"), device=str(device))
 
