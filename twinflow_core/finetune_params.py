@@ -134,11 +134,10 @@ class FinetuneParams(Section):
                 "forward_mode works on one process: set meanflow.derivative to finite_difference, or "
                 "launch.processes and launch.nodes to 1"
             )
-        few_bits = (self.optimizer, self.weights, self.quantized_base) != ("adamw", "float32", "none")
-        if total > 1 and few_bits:
+        if total > 1 and self.optimizer == "adamw_offload":
             raise ValueError(
-                "optimizer, weights and quantized_base have their defaults where several processes share the "
-                "weights: set them to adamw, float32 and none, or launch.processes and launch.nodes to 1"
+                "adamw_offload works on one process: set optimizer to adamw_8bit or adamw, which several processes "
+                "share, or launch.processes and launch.nodes to 1"
             )
         return self
 

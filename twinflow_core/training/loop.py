@@ -114,8 +114,16 @@ class Training:
         return self.averaged
 
     def collect(self, target: Velocity | None) -> None:
-        """Copy the averaged weights out of the shards; all ranks call this, one of them with a network to fill."""
-        gather_into(make_trainable(target, self.options) if target is not None else None, self.averaged)
+        """Copy the averaged weights that were trained out of the shards into a network as it was loaded, in float32.
+
+        All ranks call this, one of them with a network to fill.
+        """
+        if target is not None:
+            exact = {"weights": "float32", "quantized_base": "none"}
+            target = make_trainable(target, self.options.model_copy(update=exact))
+        prefix = "averaged."
+        averages = self.trained.averages()
+        gather_into(target, {name.removeprefix(prefix): value for name, value in averages.items()})
 
     def _go_back_to_best(self) -> None:
         step = best_step(self.log)
