@@ -31,6 +31,8 @@ from twinflow_core.errors import ExitCode, TwinflowError
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 MODELS = tuple(TINY)
 RANKS = (0, 64)
+# What torch's compiler says after its error is no error.
+RAISED = re.compile(r"[\w.]+(Error|Exception)\b")
 
 
 def all_cases(only: str, tiny: bool) -> list[Case]:
@@ -53,7 +55,9 @@ def run_apart(case: Case, seconds: float) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             return {"failed": "out of time"}
         if done.returncode:
-            return {"failed": done.stderr.strip().splitlines()[-1][:300]}
+            lines = done.stderr.strip().splitlines()
+            raised = [line for line in lines if RAISED.match(line)]
+            return {"failed": (raised or lines)[-1][:300]}
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         return found
 
