@@ -95,8 +95,8 @@ def retrain(root: str = ".") -> State[None]:
     store = ObjectStore(make_s3_client(services.s3), services.bucket)
     run_id = flow_run.get_name() or new_run_id()
     inputs = run_inputs(top, params, services.s3)
-    names = [params.data.source] if params.base.hub else [params.data.source, params.base.folder]
-    snapshot = take_snapshot(top, run_id, names)
+    # DVC looks at base.folder also where the base is of the hub.
+    snapshot = take_snapshot(top, run_id, [params.data.source, params.base.folder])
     try:
         with training_lock(top, run_id):
             standing = standing_run(top, store, inputs)

@@ -14,6 +14,7 @@ from filelock import FileLock
 from twinflow_core.data.s3_source import is_in_bucket, listing
 from twinflow_core.errors import TwinflowError
 from twinflow_core.home import state_home
+from twinflow_core.hub.pinned import pinned_model
 from twinflow_core.params import Params
 from twinflow_core.registry.s3 import S3Connection
 
@@ -36,7 +37,7 @@ def run_inputs(root: Path, params: Params, s3: S3Connection | None = None) -> di
         `params.<section>` for each section with an effect, `code`, `data` and `base`, each a SHA-256.
 
     Raises:
-        TwinflowError: the data source or the base folder does not exist.
+        TwinflowError: the data source or the base folder does not exist, or a base of the hub is not pinned.
     """
     document = params.model_dump(mode="json")
     hashes = {
@@ -53,6 +54,9 @@ def run_inputs(root: Path, params: Params, s3: S3Connection | None = None) -> di
         folders["data"] = [_source(root, params)]
     if params.base.hub is None:
         folders["base"] = [_base(root, params)]
+    elif params.base.revision is not None:
+        # Its files never change: the pin, which is in `params.base`, stands for them.
+        pinned_model(params.base.hub, params.base.revision)
     with HashCache(state_home(root) / "cache" / "hashes.json") as cache:
         for name, places in folders.items():
             hashes[name] = _listing_hash(root, places, cache, code=name == "code")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -71,6 +72,7 @@ class FinetuneParams(Section):
     accumulation: Positive = 1
     validate_every: Annotated[int, Field(ge=0)] = 100
     sample_every: Annotated[int, Field(ge=0)] = 0
+    keep_best: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
@@ -109,6 +111,15 @@ class FinetuneParams(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_best_is_measured(self) -> FinetuneParams:
+        if self.keep_best and not 0 < math.lcm(self.log_every, self.validate_every) <= self.steps:
+            raise ValueError(
+                "keep_best goes by the validation loss, which is measured at logged steps that are multiples of "
+                "validate_every: there is none up to the last step; lower validate_every or log_every"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _many_processes_need_rows_and_plain_calls(self) -> FinetuneParams:
         total = self.launch.total
         if total > self.batch_size:
@@ -123,11 +134,10 @@ class FinetuneParams(Section):
                 "forward_mode works on one process: set meanflow.derivative to finite_difference, or "
                 "launch.processes and launch.nodes to 1"
             )
-        few_bits = (self.optimizer, self.weights, self.quantized_base) != ("adamw", "float32", "none")
-        if total > 1 and few_bits:
+        if total > 1 and self.optimizer == "adamw_offload":
             raise ValueError(
-                "optimizer, weights and quantized_base have their defaults where several processes share the "
-                "weights: set them to adamw, float32 and none, or launch.processes and launch.nodes to 1"
+                "adamw_offload works on one process: set optimizer to adamw_8bit or adamw, which several processes "
+                "share, or launch.processes and launch.nodes to 1"
             )
         return self
 

@@ -170,6 +170,8 @@ class RunParams(Section):
     # Processes that prepare images (0: one a core), and that encode (one a GPU is right).
     workers: Annotated[int, Field(ge=0)] = 0
     encode_workers: Positive = 1
+    # A Dask scheduler whose workers do both in place of processes of this machine, like tcp://10.0.0.1:8786.
+    dask: str | None = None
 
 
 class Params(Section):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
+from twinflow_core.dask_workers import dask_workers
 from twinflow_core.errors import InfrastructureError
 
 Task = TypeVar("Task")
@@ -26,7 +27,9 @@ def worker_count(wanted: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def map_shards(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+def map_shards(
+    work: Callable[[Task], Result], tasks: Sequence[Task], workers: int, dask: str | None = None
+) -> Iterator[Result]:
     """`work` of each task, in the tasks' order, whatever the number of processes.
 
     With one worker, or one task, it runs in this process. A function for several must be importable by name,
@@ -36,30 +39,49 @@ def map_shards(work: Callable[[Task], Result], tasks: Sequence[Task], workers: i
         work: a pure function of its task (and of the files that it names).
         tasks: one a shard.
         workers: how many processes at most; 0 means one a core.
+        dask: address of a Dask scheduler whose workers, on the same disk, take the place of processes.
 
     Raises:
-        InfrastructureError: a worker was killed, most often for want of memory.
+        InfrastructureError: a worker was killed, most often for want of memory; also as `dask_workers`.
+        TwinflowError: as `dask_workers`.
     """
+    if dask is not None:
+        with dask_workers(dask) as (pool, count):
+            yield from _in_order(pool, work, tasks, count)
+        return
     workers = min(worker_count(workers), len(tasks))
     if workers <= 1:
         yield from map(work, tasks)
         return
-    waiting: deque[Future[Result]] = deque()
     # Not forked: the libraries inside hold threads and locks that a fork would break.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(work, task))
-                if len(waiting) >= _AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+        yield from _in_order(pool, work, tasks, workers)
+
+
+def _in_order(
+    pool: Executor, work: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Iterator[Result]:
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) >= _AHEAD * workers:
                 yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise InfrastructureError(
-                "A worker process ended while it worked.",
-                where=f"{workers} workers",
-                fix="Free memory, or lower run.workers in params.yaml, and run again.",
-            ) from None
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    except Exception as error:
+        if not _worker_ended(error):
+            raise
+        raise InfrastructureError(
+            "A worker process ended while it worked.",
+            where=f"{workers} workers",
+            fix="Free memory, or lower run.workers in params.yaml, and run again.",
+        ) from None
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _worker_ended(error: Exception) -> bool:
+    """Whether the process is gone; Dask, whose error need not be importable here, tries other workers first."""
+    return isinstance(error, BrokenProcessPool) or type(error).__name__ == "KilledWorker"

@@ -58,12 +58,12 @@ def measure(batch_size: int, rounds: int, compiled: bool, precision: str) -> dic
     batch = Batch(normal(0, 0, "x", (batch_size, *shape)).to(device), prompts, empty)
     draws = draw_step(0, 0, counts, shape).to(device)
     costs = _costs(
-        _ways(make_networks(online, averaged, None, False), batch, draws, counts, options),
+        ways_of(make_networks(online, averaged, None, False), batch, draws, counts, options),
         [online, averaged],
         batch_size,
     )
-    ways = _ways(make_networks(online, averaged, None, compiled), batch, draws, counts, options)
-    seconds = _take_turns(ways, rounds, online, device, precision)
+    ways = ways_of(make_networks(online, averaged, None, compiled), batch, draws, counts, options)
+    seconds = take_turns(ways, rounds, online, device, precision)
     plain = seconds["plain"]
     return {
         "ways": {
@@ -83,7 +83,7 @@ def measure(batch_size: int, rounds: int, compiled: bool, precision: str) -> dic
     }
 
 
-def _ways(
+def ways_of(
     networks: Networks, batch: Batch, draws: StepDraws, counts: RoleCounts, options: FinetuneParams
 ) -> dict[str, Loss]:
     """The plain step and ours with each set of options, by name."""
@@ -117,7 +117,7 @@ def _costs(ways: dict[str, Loss], networks: list[nn.Module], rows: int) -> dict[
     return costs
 
 
-def _take_turns(
+def take_turns(
     ways: dict[str, Loss], rounds: int, online: Any, device: torch.device, precision: Any
 ) -> dict[str, list[float]]:
     """Seconds of each way in every round but a first one, which warms up."""

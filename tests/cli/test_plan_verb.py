@@ -22,7 +22,10 @@ def test_plan_of_the_bundled_base(monkeypatch: pytest.MonkeyPatch) -> None:
     assert document["asked"]["fits"]
     assert document["resolution"] == 32
     assert document["asked"]["memory"]["total"] < 4 * 2**30
+    assert document["encode"]["fits"]
+    assert set(document["encode"]["parameters"]) == {"text_encoder", "text_encoder_2", "vae"}
     shown = CliRunner().invoke(app, ["plan", "--gpu", "rtx4090-24"])
     assert shown.exit_code == 0, shown.output
     assert "activations" in shown.stdout
+    assert "encode.batch_size 128" in shown.stdout
     assert "Assumed" in shown.stdout

@@ -72,6 +72,20 @@ def test_a_missing_source_and_a_missing_base_are_told(root: Path, params: Params
         run_inputs(root, params)
 
 
+def test_a_base_of_the_hub_is_known_by_its_commit(
+    root: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def at(revision: str) -> dict[str, str]:
+        base = params.base.model_copy(update={"hub": "owner/name", "revision": revision})
+        return run_inputs(root, params.model_copy(update={"base": base}))
+
+    assert what_changed(at("a" * 40), at("b" * 40)) == ["params.base"]
+    with pytest.raises(TwinflowError, match="no full commit hash"):
+        at("main")
+
+
 def test_an_object_more_in_the_bucket_changes_the_data_alone(
     root: Path,
     params: Params,

@@ -11,7 +11,8 @@ LARGEST_ERROR = {True: 10 ** (5 / 126 / 2) - 1, False: 10 ** (7 / 255 / 2) - 1}
 
 
 def there_and_back(values: Tensor, signed: bool) -> Tensor:
-    return dequantize(*quantize(values, signed), signed, values.shape)
+    rows = values if values.dim() > 1 else values[None]
+    return dequantize(*quantize(rows, signed), signed, rows.shape).view(values.shape)
 
 
 @given(st.integers(1, 3 * BLOCK), st.booleans(), st.integers(0, 2**31), st.floats(-30, 30))
@@ -35,5 +36,20 @@ def test_zeros_stay_zeros_and_a_small_second_moment_never_becomes_one() -> None:
 
 
 def test_the_state_of_a_tensor_takes_a_byte_a_value_and_a_scale_a_block() -> None:
-    codes, scales = quantize(torch.rand(64, 64), signed=False)
-    assert codes.nbytes + scales.nbytes == 64 * 64 * (1 + 4 / BLOCK)
+    codes, scales = quantize(torch.rand(8, 4, BLOCK // 2), signed=False)
+    assert codes.nbytes + scales.nbytes == 8 * 2 * BLOCK * (1 + 4 / BLOCK)
+    # A block more, and all blocks of a row as large as they must be.
+    codes, scales = quantize(torch.rand(8, 2 * BLOCK + 3), signed=False)
+    assert codes.shape == (8, 3, 172)
+    assert scales.shape == (8, 3, 1)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_rows_come_out_alike_alone_and_among_others(first: int, last: int, signed: bool) -> None:
+    values = torch.rand(9, 5, 70, generator=torch.Generator().manual_seed(0))
+    rows = slice(min(first, last), max(first, last))
+    for alone, whole in zip(quantize(values[rows], signed), quantize(values, signed), strict=True):
+        assert alone.equal(whole[rows])
+    alike = dequantize(*quantize(values[rows], signed), signed, values[rows].shape)
+    assert alike.equal(there_and_back(values, signed)[rows])

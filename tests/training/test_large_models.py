@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tests.training.ranks_tree import build_tree
 from tests.training.test_loop import STEPS, data_of, train, weights
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.params import load_params
+from twinflow_core.stages.finetune import finetune
 from twinflow_core.training.loop import Resume, Training
 
 # One evaluation of the network a step.
@@ -103,6 +107,15 @@ def test_bytes_of_the_networks_are_what_the_docs_say(tiny_pipeline: Path, tmp_pa
     assert sum(together.values()) == 4 * (frozen + 2 * learnt) + buffers + target_time
 
 
+def test_what_is_not_trained_is_saved_as_it_was(tiny_pipeline: Path, tmp_path: Path) -> None:
+    build_tree(tmp_path, tiny_pipeline, steps=1, weights="bfloat16")
+    finetune(load_params(tmp_path / "params.yaml"), tmp_path)
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    before, after = (load_file(folder / file) for folder in (tiny_pipeline, tmp_path / "models/candidate"))
+    assert after["pos_embed.pos_embed"].equal(before["pos_embed.pos_embed"])
+    assert not after["proj_out.weight"].equal(before["proj_out.weight"])
+
+
 def of_parameters(module: nn.Module) -> int:
     return sum(parameter.nbytes for parameter in module.parameters())
 
@@ -116,7 +129,7 @@ def tensors(module: nn.Module) -> list[Tensor]:
     [
         ({"weights": "bfloat16", "precision": "float32"}, "set precision"),
         ({"quantized_base": "nf4"}, "lora_rank"),
-        ({"optimizer": "adamw_8bit", "launch": {"processes": 2}}, "several processes"),
+        ({"optimizer": "adamw_offload", "launch": {"processes": 2}}, "one process"),
         (
             {**LORA, "quantized_base": "nf4", "objective": "vsd", "vsd": {"fake_score": "full"}},
             "set it to lora",

@@ -56,21 +56,23 @@ def test_eight_bits_follow_the_path_of_thirty_two() -> None:
 
 
 def test_the_state_of_a_large_tensor_takes_two_bytes_a_value_in_place_of_eight() -> None:
-    for eight_bit, allowed in ((True, 2.04), (False, 8.0)):
+    for eight_bit, allowed in ((True, 2 + 8 / 128), (False, 8.0)):
         parameters, optimizer = make(eight_bit)
         run(parameters, optimizer, range(1))
         state = optimizer.state[parameters[0]].values()
-        held = sum(each.nbytes for each in state if isinstance(each, Tensor))
+        held = sum(each.nbytes for each in state if each.dim())
         assert allowed * 0.98 < held / parameters[0].numel() <= allowed
 
 
 def test_a_gradient_that_stops_does_not_blow_up_the_next_update() -> None:
-    values = nn.Parameter(torch.zeros(4096))
+    values = nn.Parameter(torch.zeros(16, 256))
     optimizer = LeanAdamW([values], 1e-3, (0.9, 0.999), eight_bit=True, seed=0)
-    size = torch.logspace(-6, 0, 4096)[torch.randperm(4096, generator=torch.Generator().manual_seed(0))]
+    size = torch.logspace(-6, 0, 4096)[torch.randperm(4096, generator=torch.Generator().manual_seed(0))].view(
+        16, 256
+    )
     for step in range(30):
         before = values.detach().clone()
-        values.grad = size * torch.randn(4096, generator=torch.Generator().manual_seed(step))
+        values.grad = size * torch.randn(16, 256, generator=torch.Generator().manual_seed(step))
         if step > 20:
             values.grad.zero_()
         optimizer.step()

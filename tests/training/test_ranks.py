@@ -36,7 +36,14 @@ LORA = FULL.model_copy(
     }
 )
 SHORT = FULL.model_copy(update={"precision": "bfloat16", "steps": 2})
-RUNS = {"full": FULL, "lora": LORA, "short": SHORT}
+# The first of two steps has the lower held-out loss.
+BEST = LORA.model_copy(update={"steps": 2, "validate_every": 1, "keep_best": True})
+EIGHT = FULL.model_copy(update={"optimizer": "adamw_8bit"})
+LEAN = EIGHT.model_copy(update={"weights": "bfloat16", "steps": 2})
+NF4 = LORA.model_copy(update={"quantized_base": "nf4", "steps": 2})
+RUNS = {"full": FULL, "lora": LORA, "short": SHORT, "best": BEST, "eight": EIGHT, "lean": LEAN, "nf4": NF4}
+# Those that one process and two go on with from the state of the other.
+RESUMED = ("full", "eight")
 STAGE = {"steps": 2, "sample_every": 2, "validate_every": 2, "launch": {"processes": 2}}
 # Other values of the log are means of the parts' means, which depend on how the rows are cut.
 SUMMED = ("step", "loss", "gradient_norm", "sign_sensitivity", "validation_loss")
@@ -93,9 +100,10 @@ def run_rank(rank: int, folder: Path, states: Path, ports: tuple[int, int]) -> N
             training.run()
             found[name] = result(training, folder, ranks)
             found[f"{name} held"] = held_share(training)
-        training = make(folder, FULL, states / "of one", ranks)
-        training.run()
-        found["resumed"] = result(training, folder, ranks)
+        for name in RESUMED:
+            training = make(folder, RUNS[name], states / f"{name} of one", ranks)
+            training.run()
+            found[f"{name} resumed"] = result(training, folder, ranks)
         found["spoilt"] = spoilt(folder, states / "spoilt", ranks)
         torch.save(found, states / f"{rank}.pt")
     os.environ["MASTER_PORT"] = str(ports[1])
@@ -105,10 +113,11 @@ def run_rank(rank: int, folder: Path, states: Path, ports: tuple[int, int]) -> N
 
 @pytest.fixture(scope="module")
 def states(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The states that two processes left, and one state before them: `of one`, after three steps."""
+    """The states that two processes left, and states of one before them, after three steps."""
     folder = tmp_path_factory.mktemp("states")
-    alone = make(tiny_pipeline, FULL.model_copy(update={"steps": 3}), folder / "of one", ALONE)
-    alone.run()
+    for name in RESUMED:
+        options = RUNS[name].model_copy(update={"steps": 3, "validate_every": 0})
+        make(tiny_pipeline, options, folder / f"{name} of one", ALONE).run()
     build_tree(folder / "tree", tiny_pipeline, **STAGE)
     # Forked, so that they need not import everything again.
     arguments = (tiny_pipeline, folder, free_ports(2))
@@ -127,8 +136,9 @@ def one(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     found = {}
     for name, options in RUNS.items():
         training = make(tiny_pipeline, options, folder / name, ALONE)
-        start = {key: value.clone() for key, value in training.averaged.state_dict().items()}
-        found[name] = {"start": start, "weights": training.run().state_dict(), "log": training.log}
+        start = result(training, tiny_pipeline, ALONE)["weights"]
+        training.run()
+        found[name] = {"start": start, **result(training, tiny_pipeline, ALONE)}
     return found
 
 
@@ -146,7 +156,7 @@ def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[key].flatten() for key in sorted(weights)])
 
 
-@pytest.mark.parametrize("name", ["full", "lora"])
+@pytest.mark.parametrize("name", ["full", "lora", "best", "eight", "nf4"])
 def test_two_processes_train_as_one_does(one: dict[str, Result], two: dict[str, Any], name: str) -> None:
     assert_agrees(two[name], one[name], 1e-3)
 
@@ -160,27 +170,34 @@ def test_each_process_holds_its_part_of_all_weights_and_of_the_optimisers_state(
         assert max(shares) < 0.6
 
 
+@pytest.mark.parametrize("name", ["short", "lean"])
 def test_short_floats_on_two_processes_stay_near_those_on_one(
-    one: dict[str, Result], two: dict[str, Any]
+    one: dict[str, Result], two: dict[str, Any], name: str
 ) -> None:
-    assert_agrees(two["short"], one["short"], 0.3)
+    assert_agrees(two[name], one[name], 0.3)
 
 
-def test_two_processes_go_on_from_the_state_of_one(one: dict[str, Result], two: dict[str, Any]) -> None:
-    assert_agrees(two["resumed"], one["full"], 1e-3)
+@pytest.mark.parametrize("name", RESUMED)
+def test_two_processes_go_on_from_the_state_of_one(
+    one: dict[str, Result], two: dict[str, Any], name: str
+) -> None:
+    assert_agrees(two[f"{name} resumed"], one[name], 1e-3)
 
 
+@pytest.mark.parametrize("name", RESUMED)
 def test_one_process_goes_on_from_the_state_of_two(
-    one: dict[str, Result], two: dict[str, Any], states: Path, tiny_pipeline: Path
+    one: dict[str, Result], two: dict[str, Any], states: Path, tiny_pipeline: Path, name: str
 ) -> None:
-    alone = make(tiny_pipeline, FULL, states / "full", ALONE)
+    alone = make(tiny_pipeline, RUNS[name], states / name, ALONE)
     alone._restore()
     assert alone.finished_steps == 3
+    codes = [key for state in alone.optimizer.state.values() for key in state if key.endswith("_codes")]
+    assert bool(codes) == (name == "eight")
     averaged = alone.run()
-    assert_agrees({"weights": averaged.state_dict(), "log": alone.log}, one["full"], 1e-3)
+    assert_agrees({"weights": averaged.state_dict(), "log": alone.log}, one[name], 1e-3)
     # What one process then saves replaces the shards.
     alone._save()
-    assert [path.name for path in sorted((states / "full").iterdir())] == ["speed.json", "state.pt"]
+    assert [path.name for path in sorted((states / name).iterdir())] == ["speed.json", "state.pt"]
 
 
 def test_what_is_not_finite_on_one_rank_stops_all_with_the_same_message(states: Path) -> None:

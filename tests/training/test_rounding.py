@@ -37,6 +37,16 @@ def test_the_mean_of_many_roundings_is_the_value(size: float, negative: bool, se
     assert abs(float(rounded.double().mean()) - value) <= allowed
 
 
+@given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_rows_are_rounded_alike_alone_and_among_others(first: int, last: int, seed: int) -> None:
+    values = torch.rand(8, 3, 5, generator=torch.Generator().manual_seed(1))
+    rows = slice(min(first, last), max(first, last))
+    whole = stochastic_bfloat16(values, torch.Generator().manual_seed(seed))
+    alone = stochastic_bfloat16(values[rows], torch.Generator().manual_seed(seed), values.shape, rows.start)
+    assert alone.equal(whole[rows])
+
+
 def test_small_updates_add_up_where_the_nearest_loses_each() -> None:
     updates, update = 400, 2.0**-13
     by_chance = nearest = torch.ones(4000, dtype=torch.bfloat16)

@@ -11,7 +11,12 @@ from transformers.utils import logging as transformers_logging
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.flux import FluxBackbone
 from twinflow_core.backbones.flux2 import Flux2Backbone, Flux2KleinBackbone
-from twinflow_core.backbones.plain_folder import INDEX, read_index, require_plain
+from twinflow_core.backbones.plain_folder import (
+    INDEX,
+    read_index,
+    require_known_libraries,
+    require_plain,
+)
 from twinflow_core.backbones.qwen_image import QwenImageBackbone
 from twinflow_core.backbones.sana import SanaBackbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
@@ -40,6 +45,13 @@ def pipeline_class(folder: Path) -> str:
         TwinflowError: no diffusers folder there, a family that is not supported, or one that is not safe to
             load (see `require_plain`).
     """
+    name = named_class(folder)
+    require_plain(folder)
+    return name
+
+
+def named_class(folder: Path) -> str:
+    """As `pipeline_class`, by `model_index.json` alone: the other files need not be there yet."""
     name: str = read_index(folder)["_class_name"]
     if name not in FAMILIES:
         raise TwinflowError(
@@ -47,7 +59,7 @@ def pipeline_class(folder: Path) -> str:
             where=str(folder / INDEX),
             fix=f"Use one of: {', '.join(sorted(FAMILIES))}.",
         )
-    require_plain(folder)
+    require_known_libraries(folder)
     return name
 
 

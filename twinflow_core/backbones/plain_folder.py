@@ -39,12 +39,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def require_plain(folder: Path) -> None:
-    """Refuse a diffusers folder that holds more than settings and sound weights; reads no weight.
+def require_known_libraries(folder: Path) -> None:
+    """Refuse a diffusers folder with a part of a library other than diffusers and transformers; reads its index alone.
 
     Raises:
-        TwinflowError: it holds code, names a part of a library other than diffusers and transformers, has
-            a part with pickled weights alone, or a safetensors file whose header lies about its content.
+        TwinflowError: it names such a part.
     """
     for name, part in read_index(folder).items():
         if isinstance(part, list) and part and part[0] not in (None, *LIBRARIES):
@@ -53,6 +52,15 @@ def require_plain(folder: Path) -> None:
                 where=str(folder / INDEX),
                 fix="Use a model made of these libraries' own classes.",
             )
+
+
+def require_plain(folder: Path) -> None:
+    """Refuse a diffusers folder that holds more than settings and sound weights; reads no weight.
+
+    Raises:
+        TwinflowError: it holds code, has a part with pickled weights alone, or a safetensors file whose header
+            lies about its content.
+    """
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".py":
             raise TwinflowError(

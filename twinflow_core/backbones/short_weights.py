@@ -27,12 +27,17 @@ def shorten(velocity: Velocity) -> None:
 
 
 def lengthened_copy(velocity: Velocity) -> Velocity:
-    """A copy, see `Velocity.copy`, in which whatever is trained has float32: what an average needs.
+    """A copy, see `Velocity.copy`, in which whatever is trained has float32: what an average needs."""
+    twin = velocity.copy()
+    lengthen_like(twin, velocity)
+    return twin
+
+
+def lengthen_like(twin: Velocity, velocity: Velocity) -> None:
+    """Give the copy of a network float32, in place, if what is trained of the network has bfloat16.
 
     Each step moves an average by a small part of its distance from the weights, far below what bfloat16 tells apart.
     """
-    twin = velocity.copy()
     if any(p.requires_grad and p.dtype == torch.bfloat16 for p in velocity.parameters()):
         twin.transformer.float()
         twin.weight_type = None
-    return twin

@@ -9,6 +9,11 @@ import typer
 from twinflow_core.cli.output import Json, find_root, print_document, print_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from twinflow_core.params import BaseParams
+    from twinflow_core.plan.encode_needs import EncodeNeeds
+    from twinflow_core.plan.named_models import PlannedModel
     from twinflow_core.plan.plan import Outlook, Plan
 
 GPU = "h100-80"
@@ -35,29 +40,35 @@ def plan(
     """Say whether a training fits, how long it takes and what it costs, before anything runs."""
     from twinflow_core.params import PARAMS_FILE, load_params
     from twinflow_core.plan.document import plan_document
+    from twinflow_core.plan.encode_needs import encode_needs
     from twinflow_core.plan.gpus import find_gpu
-    from twinflow_core.plan.named_models import model_in, named_model
+    from twinflow_core.plan.named_models import named_model
     from twinflow_core.plan.plan import make_plan
     from twinflow_core.plan.setting import setting_of
 
     root = find_root()
     params = load_params(root / PARAMS_FILE)
-    found = named_model(model) if model else model_in(root / params.base.folder)
+    found = named_model(model) if model else _own_base(params.base, root)
     setting = setting_of(params.finetune, processes)
-    made = make_plan(
-        found,
-        params.finetune,
-        setting,
-        find_gpu(gpu, memory, tflops),
-        resolution or found.resolution or params.data.resolution,
-    )
+    side = resolution or found.resolution or params.data.resolution
+    made = make_plan(found, params.finetune, setting, find_gpu(gpu, memory, tflops), side)
+    encode = encode_needs(found, made.parameters.transformer, params.encode.batch_size, side)
     if as_json:
-        print_document(plan_document(made))
+        print_document(plan_document(made, encode))
     else:
-        _show(made)
+        _show(made, encode)
 
 
-def _show(plan: Plan) -> None:
+def _own_base(base: BaseParams, root: Path) -> PlannedModel:
+    from twinflow_core.hub.pinned import pinned_model
+    from twinflow_core.plan.named_models import model_in, model_on_hub
+
+    if base.hub is not None and base.revision is not None:
+        return model_on_hub(pinned_model(base.hub, base.revision))
+    return model_in(root / base.folder)
+
+
+def _show(plan: Plan, encode: EncodeNeeds | None) -> None:
     from twinflow_core.plan.document import ASSUMED, COMPUTED
     from twinflow_core.plan.gpus import GIB
 
@@ -77,7 +88,22 @@ def _show(plan: Plan) -> None:
     )
     if plan.cheapest is None:
         typer.echo("\nNothing was found that fits on so many GPUs of this kind.")
+    if encode is not None:
+        _show_encode(encode, plan)
     typer.echo(f"\nComputed: {COMPUTED}\nAssumed: {ASSUMED}\nMeasured on a GPU: nothing.")
+
+
+def _show_encode(needs: EncodeNeeds, plan: Plan) -> None:
+    from twinflow_core.plan.gpus import GIB
+
+    sizes = ", ".join(f"{name} {number / 1e9:.2f} B" for name, number in needs.parameters.items())
+    most = needs.largest_batch(plan.gpu.memory)
+    room = f"at most {most} rows at once fit" if most else "it does not fit on this GPU"
+    typer.echo(
+        f"\nencode ({sizes}): {needs.total / GIB:.2f} GiB with encode.batch_size {needs.batch_size}, of which "
+        f"weights {needs.weights / GIB:.2f} GiB and {needs.largest} {needs.activations / GIB:.2f} GiB; {room}. "
+        f"Each process that loads the pipeline takes {needs.host / GIB:.1f} GiB of the machine's memory."
+    )
 
 
 def _rows(outlook: Outlook, plan: Plan) -> dict[str, str]:

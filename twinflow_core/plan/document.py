@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from twinflow_core.plan.duration import UTILISATION
+from twinflow_core.plan.encode_needs import EncodeNeeds
+from twinflow_core.plan.gpus import Gpu
 from twinflow_core.plan.memory import CONTEXT, UNUSABLE
 from twinflow_core.plan.plan import Outlook, Plan
 from twinflow_core.plan.search import changes
@@ -39,8 +41,8 @@ def setting_words(setting: Setting) -> str:
     return ", ".join(words)
 
 
-def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan for programs; sizes in bytes, ranges from slow to fast."""
+def plan_document(plan: Plan, encode: EncodeNeeds | None = None) -> dict[str, Any]:
+    """The plan for programs; sizes in bytes, ranges from slow to fast. `encode` is null where it is not known."""
     return {
         "model": {
             "name": plan.model.name,
@@ -54,9 +56,24 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "asked": _outlook(plan.asked, plan.asked.setting),
         "cheapest": plan.cheapest and _outlook(plan.cheapest, plan.asked.setting),
         "more_gpus": plan.more_gpus and _outlook(plan.more_gpus, plan.asked.setting),
+        "encode": encode and _encode(encode, plan.gpu),
         "computed": COMPUTED,
         "assumed": ASSUMED,
         "measured": None,
+    }
+
+
+def _encode(needs: EncodeNeeds, gpu: Gpu) -> dict[str, Any]:
+    return {
+        "batch_size": needs.batch_size,
+        "parameters": dict(needs.parameters),
+        "weights": needs.weights,
+        "activations": needs.activations,
+        "highest_in": needs.largest,
+        "total": needs.total,
+        "cpu": needs.host,
+        "fits": needs.total <= gpu.memory,
+        "largest_batch_size": needs.largest_batch(gpu.memory),
     }
 
 

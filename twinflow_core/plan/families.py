@@ -133,9 +133,9 @@ FAMILIES: dict[str, Family] = {
         SanaVelocity.lora_layers,
     ),
     "QwenImageTransformer2DModel": Family(
-        "qwen", 8, 256, "time_text_embed.timestep_embedder", ("num_layers",), _qwen
+        "qwen", 8, 512, "time_text_embed.timestep_embedder", ("num_layers",), _qwen
     ),
-    "ZImageTransformer2DModel": Family("z-image", 8, 256, "t_embedder", ("n_layers",), _z_image),
+    "ZImageTransformer2DModel": Family("z-image", 8, 512, "t_embedder", ("n_layers",), _z_image),
     "FluxTransformer2DModel": Family(
         "flux", 8, 512, "time_text_embed.timestep_embedder", ("num_layers", "num_single_layers"), _flux
     ),

@@ -111,7 +111,7 @@ def plan_memory(options: FinetuneParams, setting: Setting, parameters: Parameter
         weights=(trained * _trained_width(setting) + frozen) // shard + tables,
         optimizer=moments // shard,
         # Averages move by less than bfloat16 can tell: they are in float32.
-        average=trained * 4 // shard + tables,
+        average=(trained * 4 + (frozen if shard > 1 else 0)) // shard + tables,
         base=(_base_bytes(options, setting, parameters) + second.bytes) // shard
         + (tables if needs_base(options) else 0),
         gradients=peak.gradients,
@@ -158,11 +158,13 @@ def _frozen_bytes(setting: Setting, parameters: Parameters) -> int:
 
 
 def _base_bytes(options: FinetuneParams, setting: Setting, parameters: Parameters) -> int:
-    """The frozen copy; under low-rank weights it shares theirs."""
+    """The frozen copy; under low-rank weights it shares theirs, where they are not sharded."""
     if not needs_base(options):
         return 0
-    shared = 0 if setting.lora_rank else parameters.transformer * BYTES[setting.weights]
-    return shared + parameters.target_time * 4
+    copied = parameters.transformer * BYTES[setting.weights]
+    if setting.lora_rank:
+        copied = _frozen_bytes(setting, parameters) if setting.processes > 1 else 0
+    return copied + parameters.target_time * 4
 
 
 def _gathered(setting: Setting, parameters: Parameters) -> int:

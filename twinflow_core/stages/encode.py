@@ -78,7 +78,7 @@ def _tasks(params: Params, root: Path, output: Path, cache: Path) -> list[Encode
 
 def _encoded(tasks: list[EncodeTask], params: Params, rows: int) -> Iterator[EncodedShard]:
     """The shards in their order, while a bar tells how far they are."""
-    workers = params.run.encode_workers
+    workers, dask = params.run.encode_workers, params.run.dask
     with Reporter("encode", rows) as reporter:
         done = 0
 
@@ -87,13 +87,13 @@ def _encoded(tasks: list[EncodeTask], params: Params, rows: int) -> Iterator[Enc
             done += more
             reporter.update(done)
 
-        if workers > 1:
+        # Another process cannot move this one's bar: with several, it moves a shard at a time.
+        one_process = workers == 1 and dask is None
+        if not one_process:
             # The workers load their own.
             release_encoders()
-        # Another process cannot move this one's bar: with several, it moves a shard at a time.
-        one_process = workers == 1
         work = partial(encode_shard, tell=tell) if one_process else encode_shard
-        for shard in map_shards(work, tasks, workers):
+        for shard in map_shards(work, tasks, workers, dask):
             if not one_process:
                 tell(shard.rows)
             yield shard

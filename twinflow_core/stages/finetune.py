@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from twinflow_core.backbones.adapter import put_adapter, save_adapter
+from twinflow_core.backbones.adapter import save_adapter
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.lora import merge_lora
@@ -45,15 +45,11 @@ def finetune(params: Params, root: Path) -> None:
 
 
 def _train_alone(params: Params, root: Path, resume: Resume) -> None:
+    training = _training(load_backbone(root / BASE), params, root, resume, ALONE)
+    training.run()
+    # As it is on disk: training may have rounded its own.
     backbone = load_backbone(root / BASE)
-    training = _training(backbone, params, root, resume, ALONE)
-    averaged = training.run()
-    if params.finetune.lora_rank:
-        # As it is on disk: training may have rounded its own.
-        backbone = load_backbone(root / BASE)
-        put_adapter(averaged, backbone.velocity, params.finetune.lora_rank)
-    else:
-        backbone.velocity.to("cpu", torch.float32).load_state_dict(averaged.state_dict())
+    training.collect(backbone.velocity)
     _save(backbone, training, root)
 
 

@@ -20,7 +20,7 @@ from twinflow_core.data.splits import split_of
 from twinflow_core.data.summary import Summary
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.errors import TwinflowError
-from twinflow_core.params import Params
+from twinflow_core.params import Params, RunParams
 from twinflow_core.progress import Reporter
 from twinflow_core.stages.entry import run_stage
 from twinflow_core.worker_processes import map_shards
@@ -60,7 +60,7 @@ def prepare(params: Params, root: Path) -> None:
     ):
         (folder / PARTS).mkdir()
         tasks = [_task(params, root, folder, number, piece) for number, piece in enumerate(pieces)]
-        for number, found in enumerate(_examined(tasks, params.run.workers)):
+        for number, found in enumerate(_examined(tasks, params.run)):
             if isinstance(found, Rejected):
                 summary.reject(number, found.file_name, found.rejection)
                 continue
@@ -96,10 +96,10 @@ def _task(
     return ExamineTask(root / RAW, piece, part, columns, data.min_side, data.max_pixels)
 
 
-def _examined(tasks: list[ExamineTask], workers: int) -> Iterator[Examined | Rejected]:
+def _examined(tasks: list[ExamineTask], run: RunParams) -> Iterator[Examined | Rejected]:
     """The rows of all pieces in their order. A part is removed once it is read."""
     with Reporter("prepare", len(tasks)) as reporter:
-        for done, part in enumerate(map_shards(examine, tasks, workers), start=1):
+        for done, part in enumerate(map_shards(examine, tasks, run.workers, run.dask), start=1):
             yield from read_part(part)
             part.unlink()
             reporter.update(done)

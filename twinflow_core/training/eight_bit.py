@@ -1,4 +1,6 @@
-"""Moments of AdamW in eight bits a value, each block of 256 values beside its largest magnitude.
+"""Moments of AdamW in eight bits a value, each block of at most 256 values beside its largest magnitude.
+
+Blocks are cut within a row, so that the rows of a tensor can be shared out to any number of processes.
 
 Levels lie in equal ratios, since an update divides one moment by the root of the other: what counts is the relative
 error of each value, not of the largest. The second moment has no level at zero: one that is rounded down to zero
@@ -8,6 +10,7 @@ would turn the next update into a division by nearly nothing.
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +24,19 @@ def quantize(values: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
     """The nearest level of each value.
 
     Args:
-        values: float32, any shape, finite; not negative unless `signed`.
+        values: float32 [rows, ...], finite; not negative unless `signed`.
         signed: with levels on both sides of zero and one at it, else above zero alone.
 
     Returns:
-        uint8 codes [blocks, 256] (the last block is filled up with zeros) and the float32 scale of each, [blocks, 1].
-        A block of zeros comes back as zeros.
+        uint8 codes [rows, blocks, size], a row's blocks all of one size (the last is filled up with zeros), and the
+        float32 scale of each, [rows, blocks, 1]. A block of zeros comes back as zeros.
     """
-    flat = values.reshape(-1)
-    blocks = nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
-    scales = blocks.abs().amax(dim=1, keepdim=True)
+    flat = values.flatten(1)
+    width = flat.shape[1]
+    count = math.ceil(width / BLOCK)
+    size = math.ceil(width / count)
+    blocks = nn.functional.pad(flat, (0, count * size - width)).view(len(flat), count, size)
+    scales = blocks.abs().amax(dim=2, keepdim=True)
     levels = _levels(signed, values.device)
     unit = blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)
     return torch.bucketize(unit, (levels[1:] + levels[:-1]) / 2, out_int32=True).to(torch.uint8), scales
@@ -38,8 +44,8 @@ def quantize(values: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
 
 def dequantize(codes: Tensor, scales: Tensor, signed: bool, shape: torch.Size) -> Tensor:
     """The float32 values, of the given shape, that `quantize` rounded to."""
-    blocks = _levels(signed, codes.device)[codes.int()] * scales
-    return blocks.view(-1)[: shape.numel()].view(shape)
+    rows = (_levels(signed, codes.device)[codes.int()] * scales).flatten(1)
+    return rows[:, : shape[1:].numel()].reshape(shape)
 
 
 @functools.cache

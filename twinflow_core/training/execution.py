@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from twinflow_core.backbones.short_weights import lengthened_copy
+from twinflow_core.backbones.quantized import QuantizedLinear
+from twinflow_core.backbones.short_weights import lengthen_like, lengthened_copy
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.sharding import fill_from, shard, without_values
@@ -44,10 +45,14 @@ def make_twins(
     if ranks.mesh is None:
         return lengthened_copy(online), frozen_base(online) if with_base else None
     averaged, base = without_values(online), without_values(online) if with_base else None
+    lengthen_like(averaged, online)
     device = ranks.mesh.device_type
+    # Gathered in bfloat16, the scales of weights in few bits would be rounded too; other weights of theirs are few.
+    few_bits = any(isinstance(module, QuantizedLinear) for module in online.modules())
+    short = is_short(device, precision) and not few_bits
     for network in (online, averaged, base):
         if network is not None:
-            shard(network, network.transformer, ranks.mesh, is_short(device, precision))
+            shard(network, network.transformer, network.target_time.embed, ranks.mesh, short)
             if network is not online:
                 fill_from(network, online, device)
     return averaged, base

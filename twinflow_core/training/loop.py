@@ -15,6 +15,7 @@ from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.progress import Reporter
+from twinflow_core.training.best import best_step, save_best, take_best
 from twinflow_core.training.draws import batch_rows, uniform
 from twinflow_core.training.ema import effective_decay, update_average
 from twinflow_core.training.encoded import EMPTY_CAPTION, EncodedData
@@ -78,7 +79,8 @@ class Training:
         self.log: Log = []
 
     def run(self) -> Velocity:
-        """Train to the last step and return the averaged network (in shards, see `collect`).
+        """Train to the last step and return the averaged network (in shards, see `collect`): the last, or with
+        `keep_best` that of the lowest validation loss.
 
         Raises:
             TwinflowError: the network cannot tell -t from t, or the loss stopped being finite.
@@ -96,6 +98,8 @@ class Training:
                 self.finished_steps = step + 1
                 if self.finished_steps % self.options.log_every == 0:
                     self.log.append({"step": float(self.finished_steps), **metrics, **self._probes()})
+                    if self.options.keep_best and best_step(self.log) == self.finished_steps:
+                        save_best(self.resume, self.trained, self.finished_steps, self.ranks)
                 if self.finished_steps % self.options.checkpoint_every == 0:
                     self._save()
                 if self.watch and _is_due(self.finished_steps, self.options.sample_every):
@@ -105,11 +109,31 @@ class Training:
                 self._tell(reporter, f"loss {metrics['loss']:.3f}, {rate:.0f} images/s")
         if self.ranks.first:
             speed.write(self.resume.folder)
+        if self.options.keep_best:
+            self._go_back_to_best()
         return self.averaged
 
     def collect(self, target: Velocity | None) -> None:
-        """Copy the averaged weights out of the shards; all ranks call this, one of them with a network to fill."""
-        gather_into(make_trainable(target, self.options) if target is not None else None, self.averaged)
+        """Copy the averaged weights that were trained out of the shards into a network as it was loaded, in float32.
+
+        All ranks call this, one of them with a network to fill.
+        """
+        if target is not None:
+            exact = {"weights": "float32", "quantized_base": "none"}
+            target = make_trainable(target, self.options.model_copy(update=exact))
+        prefix = "averaged."
+        averages = self.trained.averages()
+        gather_into(target, {name.removeprefix(prefix): value for name, value in averages.items()})
+
+    def _go_back_to_best(self) -> None:
+        step = best_step(self.log)
+        if step is not None and step != self.finished_steps:
+            take_best(self.resume, self.trained, step, self.ranks)
+            if self.ranks.first:
+                print(
+                    f"The candidate is the average after step {step}: its held-out loss was lowest.",
+                    file=sys.stderr,
+                )
 
     def _tell(self, reporter: Reporter, note: str) -> None:
         if self.ranks.first:

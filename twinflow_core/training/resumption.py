@@ -57,6 +57,13 @@ class Trained:
             self.own.load_state_dict(parts["own"])
         self.optimizer.load_state_dict(parts["optimizer"])
 
+    def averages(self) -> dict[str, Tensor]:
+        """The averaged weights that training changes, by names that do not depend on the number of ranks."""
+        pairs = zip(self.online.named_parameters(), self.averaged.parameters(), strict=True)
+        return {
+            f"averaged.{name}": average.detach() for (name, weight), average in pairs if weight.requires_grad
+        }
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that training changes by a name that does not depend on the number of ranks; no frozen one.
 
@@ -64,11 +71,9 @@ class Trained:
         """
         if not self.optimizer.state:
             _start(self.optimizer)
-        held: dict[str, Tensor] = {}
-        pairs = zip(self.online.named_parameters(), self.averaged.parameters(), strict=True)
-        for (name, weight), average in pairs:
-            if weight.requires_grad:
-                held[f"online.{name}"], held[f"averaged.{name}"] = weight.detach(), average.detach()
+        weights = self.online.named_parameters()
+        held = {f"online.{name}": weight.detach() for name, weight in weights if weight.requires_grad}
+        held |= self.averages()
         for number, parameter in enumerate(_parameters(self.optimizer)):
             for name, value in self.optimizer.state[parameter].items():
                 held[f"optimizer.{number}.{name}"] = value

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def shard(network: nn.Module, transformer: nn.Module, mesh: DeviceMesh, short: bool) -> None:
-    """Cut the weights of a network in place: a group for each block of its transformer, one for the rest.
+def shard(
+    network: nn.Module, transformer: nn.Module, apart: nn.Module, mesh: DeviceMesh, short: bool
+) -> None:
+    """Cut the weights of a network in place: a group for each block of its transformer, one apart, one for the rest.
 
     The blocks are the children of the transformer's own lists of modules, whatever the family calls them.
 
@@ -24,6 +27,7 @@ def shard(network: nn.Module, transformer: nn.Module, mesh: DeviceMesh, short: b
             registered later would run outside the gathering. Weights on the CPU move to the mesh's device one
             block at a time.
         transformer: the part of it whose blocks are gathered one by one.
+        apart: a part whose weights may be in another type than the rest: what is trained in a group has one type.
         mesh: one dimension, all ranks.
         short: whether blocks are gathered in bfloat16, for a network that runs under autocast. Autocast alone
             would keep a short copy of every gathered weight until the backward pass.
@@ -37,12 +41,33 @@ def shard(network: nn.Module, transformer: nn.Module, mesh: DeviceMesh, short: b
         _summed(fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=policy))
     # The rest holds the time embeddings, in full precision. It is cut again after each call, so that whoever
     # reads the weights between two calls finds the shards.
-    _summed(fully_shard(network, mesh=mesh, reshard_after_forward=True))
+    exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for rest in (apart, network):
+        _summed(fully_shard(rest, mesh=mesh, reshard_after_forward=True, mp_policy=exact))
 
 
 def local(tensor: Tensor) -> Tensor:
     """This rank's slice of a tensor; a tensor that is not sharded is its own."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def first_row(tensor: Tensor) -> int:
+    """Where in the whole tensor this rank's rows begin; 0 of a tensor that is not sharded."""
+    if not isinstance(tensor, DTensor):
+        return 0
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return offset[0]
+
+
+def rows_like(rows: Tensor, like: Tensor) -> Tensor:
+    """What was made of this rank's rows of `like`, a row of each, as a tensor that is sharded as `like` is."""
+    if not isinstance(like, DTensor):
+        return rows
+    shape = torch.Size((len(like), *rows.shape[1:]))
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(
+        rows, like.device_mesh, like.placements, run_check=False, shape=shape, stride=stride
+    )
 
 
 @torch.no_grad()
@@ -58,15 +83,15 @@ def put(target: Tensor, value: Tensor) -> None:
 
 
 @torch.no_grad()
-def gather_into(target: nn.Module | None, network: nn.Module) -> None:
-    """Copy the weights of a sharded network into a whole one on one rank, a tensor at a time.
+def gather_into(target: nn.Module | None, weights: dict[str, Tensor]) -> None:
+    """Copy sharded weights into a whole network on one rank, a tensor at a time.
 
     Args:
-        target: a network of the same structure, or None on the ranks that only give.
-        network: sharded; all ranks call this together.
+        target: a network with weights of these names, or None on the ranks that only give.
+        weights: by name; all ranks call this together.
     """
     targets = target.state_dict() if target is not None else None
-    for name, value in network.state_dict().items():
+    for name, value in weights.items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if targets is not None:
             targets[name].copy_(whole)

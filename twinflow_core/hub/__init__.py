@@ -1,0 +1,1 @@
+"""A base model from the Hugging Face hub: pinned to a commit, the files that a pipeline needs, checked by hash."""
