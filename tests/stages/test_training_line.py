@@ -177,11 +177,11 @@ def test_a_second_look_is_larger_and_asks_a_served_package_for_the_same_images(
 
 
 def test_another_resolution_than_the_models_is_refused(params: Params, line: Path, tmp_path: Path) -> None:
-    wrong = params.model_copy(update={"data": params.data.model_copy(update={"resolution": 64})})
+    wrong = params.model_copy(update={"data": params.data.model_copy(update={"resolution": 36})})
     (tmp_path / "models").symlink_to(line / "models")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/prepared").symlink_to(line / "data/prepared")
-    with pytest.raises(TwinflowError, match="32-pixel"):
+    with pytest.raises(TwinflowError, match="multiples of 8 pixels, not 36x36"):
         encode(wrong, tmp_path)
     assert not (tmp_path / "data/encoded").exists()
 

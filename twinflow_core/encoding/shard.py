@@ -211,7 +211,7 @@ class _Encoder:
         pixels: list[Pixels] = []
         for row, image in read_images(self._task.source, missing):
             rows.append(row)
-            pixels.append(fit_square(decode_rgb(image), self._backbone.resolution))
+            pixels.append(fit_square(decode_rgb(image), self._task.resolution))
             if len(rows) == self._task.batch_size or row == missing[-1]:
                 latents = self._latents(pixels)
                 for place_, latent in zip(rows, latents, strict=True):

@@ -76,7 +76,7 @@ def describe_package(
         format=FORMAT_VERSION,
         family=backbone.family,
         opset=opset,
-        resolution=backbone.resolution,
+        resolution=backbone.width,
         latent_shape=backbone.latent_shape,
         times={str(k): tuple(few_step_times(k)) for k in steps},
         generators={str(k): _graph_spec(package, generator_graph(k)) for k in steps},
