@@ -14,7 +14,7 @@ import yaml
 from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import load_file
 
-from twinflow_core.data.decode import decode_rgb, fit_square
+from twinflow_core.data.decode import decode_rgb, fit
 from twinflow_core.data.shards import count_rows, read_rows
 from twinflow_core.encoding.shard import to_signed
 from twinflow_core.errors import TwinflowError
@@ -87,7 +87,7 @@ def test_latents_and_embeddings_are_what_the_stock_pipeline_makes(line: Path) ->
         line / "models/base", text_encoder_3=None, tokenizer_3=None
     )
     row = next(read_rows(line / "data/prepared", "train"))
-    image = to_signed(fit_square(decode_rgb(row.image), 32)[None])
+    image = to_signed(fit(decode_rgb(row.image), 32, 32)[None])
     with torch.no_grad():
         latent = pipeline.vae.encode(image).latent_dist.mode()
     expected = (latent - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
