@@ -1,6 +1,6 @@
 """Does every family's package draw what torch draws? Tiny pipelines of the real classes, exported whole.
 
-    python -m benchmarks.family_parity [--families sana z-image] [--steps 1 2 4] [--opset 20]
+    python -m benchmarks.family_parity [--families sana z-image] [--steps 1 2 4] [--opset 20] [--sizes 64x32]
 
 From noise (and text, where the text encoders are exported; else prompt embeddings) to pixels, through the runtime that
 serves, on random and zero noise, batches of 1 and 3, four prompts of unlike lengths.
@@ -15,33 +15,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.backbones.families import BUILDERS
+from tests.backbones.families import BUILDERS, RESOLUTION
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.export.layout import write_configurations, write_graphs
 from twinflow_core.export.package import describe_package
 from twinflow_core.export.parity import measure_parity
 from twinflow_core.export.text import encodes_text
+from twinflow_core.image_size import ImageSize
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
 RESULT = Path(__file__).parent / "results/family_parity.json"
 
 
-def measure(folder: Path, build: Callable[[Path], Path], steps: list[int], opset: int) -> dict[str, Any]:
-    """Parity at each number of steps, and whether texts go in or embeddings."""
-    backbone = load_backbone(build(folder / "pipeline"))
+def measure(
+    folder: Path, build: Callable[[Path], Path], steps: list[int], opset: int, sizes: list[ImageSize]
+) -> dict[str, Any]:
+    """Parity at each number of steps, the worst of all sizes, and whether texts go in or embeddings."""
+    backbone = load_backbone(build(folder / "pipeline"), RESOLUTION)
     package = folder / "package"
     package.mkdir()
-    write_graphs(package, backbone, steps, opset, "fp32", lambda *_: None)
+    write_graphs(package, backbone, steps, opset, "fp32", lambda *_: None, sizes)
     write_configurations(package, backbone)
     row: dict[str, Any] = {"takes": "texts" if encodes_text(backbone) else "embeddings", "opset": opset}
     for count in steps:
-        row[f"nfe{count}"] = _parity(backbone, package, count, opset)
-    return row
+        row[f"nfe{count}"] = _parity(backbone, package, count, opset, sizes)
+    return row | {"sizes": [f"{RESOLUTION}x{RESOLUTION}", *map(str, sizes)]}
 
 
-def _parity(backbone: Backbone, package: Path, steps: int, opset: int) -> dict[str, float | int]:
-    describe_package(backbone, package, [steps], opset, "fp32").write(package)
+def _parity(
+    backbone: Backbone, package: Path, steps: int, opset: int, sizes: list[ImageSize]
+) -> dict[str, float | int]:
+    describe_package(backbone, package, [steps], opset, "fp32", sizes).write(package)
     return measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
 
 
@@ -51,12 +56,13 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", choices=list(BUILDERS), default=list(BUILDERS))
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--opset", type=int, default=20)
+    parser.add_argument("--sizes", type=ImageSize.read, nargs="*", default=[], help="besides 32x32")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     rows = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
     for family in given.families:
         with tempfile.TemporaryDirectory() as folder:
-            rows[family] = measure(Path(folder), BUILDERS[family], given.steps, given.opset)
+            rows[family] = measure(Path(folder), BUILDERS[family], given.steps, given.opset, given.sizes)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         print(family, json.dumps(rows[family]), flush=True)

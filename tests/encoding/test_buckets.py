@@ -22,6 +22,7 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.image_size import ImageSize, nearest_shape
 from twinflow_core.params import load_params
 from twinflow_core.stages.encode import encode
+from twinflow_core.stages.finetune import finetune
 from twinflow_core.training.encoded import EncodedData
 
 NUMBERS = list(range(20))
@@ -124,6 +125,13 @@ def test_without_buckets_all_are_squares_and_those_of_the_square_bucket_are_know
     assert square < {bytes(key) for path in shards for key in load_file(path)[LATENT_KEYS].numpy()}
     first = load_file(shards[0])
     assert len(first[CAPTION_KEYS]) == len({"", *map(caption_of, NUMBERS[: len(first[LATENT_KEYS])])})
+
+
+def test_a_bucket_with_fewer_images_than_a_batch_stops_the_training(root: Path) -> None:
+    with pytest.raises(TwinflowError, match="Bucket 24x40 has 4 training image") as refused:
+        finetune(load_params(root / "params.yaml"), root)
+    assert "finetune.batch_size" in refused.value.where
+    assert not (root / "models/candidate").exists()
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_the_manifest_describes_the_package(package: Path) -> None:
     assert manifest.times == {"1": (1.0,), "2": (1.0, 0.5)}
     assert manifest.latent_shape == (4, 8, 8)
     assert manifest.resolution == 32
+    # What programs from before there were sizes read.
+    assert (manifest.format, manifest.size_names) == (2, ["32x32"])
     noises, embeds, pooled = manifest.generators["2"].inputs
     assert (noises.name, noises.dtype, noises.shape) == ("noises", "float", (2, "batch", 4, 8, 8))
     assert (embeds.name, pooled.name) == ("prompt_embeds", "pooled_prompt_embeds")
@@ -78,8 +80,8 @@ def test_a_damaged_manifest_is_refused(package: Path, content: str) -> None:
 
 
 def test_a_newer_format_is_refused(package: Path) -> None:
-    rewrite(package, format=3)
-    with pytest.raises(TwinflowError, match="has format 3"):
+    rewrite(package, format=4)
+    with pytest.raises(TwinflowError, match="has format 4"):
         read_manifest(package)
 
 

@@ -99,7 +99,12 @@ class Backbone(ABC):
         return (self.height // self.size_multiple) * (self.width // self.size_multiple)
 
     def at_size(self, height: int, width: int, key: str = "data.resolution") -> None:
-        """Make images of this size from now on.
+        """Make images of this size from now on; refuses what `require_size` refuses."""
+        self.require_size(height, width, key)
+        self.height, self.width = height, width
+
+    def require_size(self, height: int, width: int, key: str) -> None:
+        """Refuse a size that the model does not make.
 
         Args:
             height: in pixels.
@@ -107,7 +112,7 @@ class Backbone(ABC):
             key: which of params.yaml's asks for it.
 
         Raises:
-            TwinflowError: the model cannot.
+            TwinflowError: a side is no multiple of `size_multiple`, or longer than `longest_side`.
         """
         multiple, longest, asked = self.size_multiple, self.longest_side, f"{width}x{height}"
         own = f"{self.native_resolution}x{self.native_resolution}"
@@ -123,7 +128,6 @@ class Backbone(ABC):
                 where=f"params.yaml: {key}",
                 fix=f"Choose shorter sides; the model's own size is {own}.",
             )
-        self.height, self.width = height, width
 
     @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> Conditioning:

@@ -4,6 +4,7 @@
     transformer/ vae_decoder/ text_encoder/ text_encoder_2/    model.onnx, model.onnx_data, config.json
     text.onnx                                                  token ids -> prompt embeddings
     nfe1.onnx, nfe2.onnx ...                                   noises + prompt embeddings -> images
+    nfe1_1344x768.onnx ...                                     the same at other sizes
 
 The graphs at the root point into the split folders' weights.
 """
@@ -11,9 +12,10 @@ The graphs at the root point into the split folders' weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import onnx_ir as ir
 import torch
 from tokenizers.models import BPE
 
@@ -24,8 +26,10 @@ from twinflow_core.export.denoiser import DenoiserGraphs
 from twinflow_core.export.graphs import IMAGES, LATENTS, STOCK, MarkedDecoder
 from twinflow_core.export.onnx_model import EXAMPLE_BATCH, export_model
 from twinflow_core.export.precision import Precision, in_precision
+from twinflow_core.export.sizes import drawing_at
 from twinflow_core.export.text import PaddedTokenizer, encoder_names, text_graphs, tokenizers
 from twinflow_core.export.weights import SharedWeights
+from twinflow_core.image_size import ImageSize
 from twinflow_core.runtime.package import TEXT_GRAPH, generator_graph
 from twinflow_core.sampling.few_step import few_step_times
 
@@ -39,9 +43,9 @@ DECODER = "vae_decoder/model.onnx"
 PIECES = 3
 
 
-def graph_count(steps: Sequence[int]) -> int:
+def graph_count(steps: Sequence[int], sizes: Sequence[ImageSize] = ()) -> int:
     """How many steps of work `write_graphs` reports."""
-    return PIECES + len(steps)
+    return PIECES + len(steps) * (1 + len(sizes))
 
 
 def write_graphs(
@@ -51,6 +55,7 @@ def write_graphs(
     opset: int,
     precision: Precision,
     done: Callable[[int, str], None],
+    sizes: Sequence[ImageSize] = (),
 ) -> None:
     """Trace the parts, compose the graphs, save all; those whose weights others use first.
 
@@ -61,6 +66,7 @@ def write_graphs(
         opset: of every graph.
         precision: of the generators' denoiser; the split folders stay in float32.
         done: told how many steps of work are finished, and the last one's name.
+        sizes: others than the backbone's at which generators are made; they point into the same weights.
 
     Raises:
         TwinflowError: models of this family have no graphs.
@@ -69,8 +75,7 @@ def write_graphs(
     graphs = DenoiserGraphs(backbone, opset)
     weights.save(graphs.at_any_time(), TRANSFORMER)
     done(1, TRANSFORMER)
-    latents = {LATENTS: torch.randn(EXAMPLE_BATCH, *backbone.latent_shape)}
-    traced = export_model(MarkedDecoder(backbone), latents, list(MarkedDecoder.outputs), opset)
+    traced = _traced_decoder(backbone, opset)
     weights.save(
         cut(traced, {f"{STOCK}latent_sample": "latent_sample"}, {f"{STOCK}sample": "sample"}), DECODER
     )
@@ -78,13 +83,35 @@ def write_graphs(
     for path, model in text_graphs(backbone, opset).items():
         weights.save(model, path)
     done(PIECES, TEXT_GRAPH)
+    finished = PIECES
+    for k, generator in _generators(graphs, traced, steps, precision):
+        finished += 1
+        weights.save(generator, generator_graph(k))
+        done(finished, generator_graph(k))
+    for size in sizes:
+        with drawing_at(backbone, size):
+            graphs, traced = DenoiserGraphs(backbone, opset), _traced_decoder(backbone, opset)
+            for k, generator in _generators(graphs, traced, steps, precision):
+                finished += 1
+                weights.save(generator, generator_graph(k, str(size)))
+                done(finished, generator_graph(k, str(size)))
+
+
+def _traced_decoder(backbone: Backbone, opset: int) -> ir.Model:
+    """`MarkedDecoder` at the backbone's size."""
+    latents = {LATENTS: torch.randn(EXAMPLE_BATCH, *backbone.latent_shape)}
+    return export_model(MarkedDecoder(backbone), latents, list(MarkedDecoder.outputs), opset)
+
+
+def _generators(
+    graphs: DenoiserGraphs, traced: ir.Model, steps: Sequence[int], precision: Precision
+) -> Iterator[tuple[int, ir.Model]]:
+    """For each number of evaluations the graph from noises to images."""
     velocity = in_precision(graphs.at_given_time(), precision)
     decoder = cut(traced, {}, {IMAGES: IMAGES})
-    for number, k in enumerate(steps, start=1):
+    for k in steps:
         times = few_step_times(k)
-        generator = generator_model(velocity, decoder, graphs.time_values(times), times, opset)
-        weights.save(generator, generator_graph(k))
-        done(PIECES + number, generator_graph(k))
+        yield k, generator_model(velocity, decoder, graphs.time_values(times), times, graphs.opset)
 
 
 def write_configurations(package: Path, backbone: Backbone) -> None:
