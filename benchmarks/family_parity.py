@@ -1,6 +1,6 @@
 """Does every family's package draw what torch draws? Tiny pipelines of the real classes, exported whole.
 
-    python -m benchmarks.family_parity [--families sana z-image] [--steps 1 2 4] [--opset 20]
+    python -m benchmarks.family_parity [--families sana z-image] [--steps 1 2 4] [--opset 20] [--sizes 64x32]
 
 From texts and noise to pixels of 32 x 32 images, through the runtime that serves, on random and zero noise, batches of
 1 and 3, four prompts of unlike lengths. FLUX.2's language models have three layers here instead of 28 and more.
@@ -29,6 +29,7 @@ from twinflow_core.export.layout import write_configurations, write_graphs
 from twinflow_core.export.package import describe_package
 from twinflow_core.export.parity import measure_parity
 from twinflow_core.export.pieces import trace
+from twinflow_core.image_size import ImageSize
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
 PIPELINES: dict[str, Callable[[Path], Path]] = BUILDERS | {
@@ -38,22 +39,26 @@ PIPELINES: dict[str, Callable[[Path], Path]] = BUILDERS | {
 RESULT = Path(__file__).parent / "results/family_parity.json"
 
 
-def measure(folder: Path, build: Callable[[Path], Path], steps: list[int], opset: int) -> dict[str, Any]:
-    """Parity at each number of steps."""
-    backbone = load_backbone(build(folder / "pipeline"))
-    backbone.at_resolution(RESOLUTION)
+def measure(
+    folder: Path, build: Callable[[Path], Path], steps: list[int], opset: int, sizes: list[ImageSize]
+) -> dict[str, Any]:
+    """Parity at each number of steps, the worst of all sizes."""
+    backbone = load_backbone(build(folder / "pipeline"), RESOLUTION)
     package = folder / "package"
     package.mkdir()
-    write_graphs(package, trace(backbone, opset, lambda *_: None), steps, "fp32", lambda *_: None)
+    pieces = trace(backbone, opset, lambda *_: None)
+    write_graphs(package, backbone, pieces, steps, "fp32", lambda *_: None, sizes)
     write_configurations(package, backbone)
     row: dict[str, Any] = {"opset": opset}
     for count in steps:
-        row[f"nfe{count}"] = _parity(backbone, package, count, opset)
-    return row
+        row[f"nfe{count}"] = _parity(backbone, package, count, opset, sizes)
+    return row | {"sizes": [f"{RESOLUTION}x{RESOLUTION}", *map(str, sizes)]}
 
 
-def _parity(backbone: Backbone, package: Path, steps: int, opset: int) -> dict[str, float | int]:
-    describe_package(backbone, package, [steps], opset, "fp32").write(package)
+def _parity(
+    backbone: Backbone, package: Path, steps: int, opset: int, sizes: list[ImageSize]
+) -> dict[str, float | int]:
+    describe_package(backbone, package, [steps], opset, "fp32", sizes).write(package)
     return measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
 
 
@@ -63,12 +68,13 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", choices=list(PIPELINES), default=list(PIPELINES))
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--opset", type=int, default=20)
+    parser.add_argument("--sizes", type=ImageSize.read, nargs="*", default=[], help="besides 32x32")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     rows = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
     for family in given.families:
         with tempfile.TemporaryDirectory() as folder, reading_shallow():
-            rows[family] = measure(Path(folder), PIPELINES[family], given.steps, given.opset)
+            rows[family] = measure(Path(folder), PIPELINES[family], given.steps, given.opset, given.sizes)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         print(family, json.dumps(rows[family]), flush=True)

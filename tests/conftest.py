@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -121,11 +122,32 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_package(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_pipeline` exported for NFE 1 and 2: half a minute, so users share xdist's group "export"."""
+def sized_package(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_pipeline` exported for NFE 1 and 2 at 32x32 and 64x32: most of a minute, so users share xdist's group
+    "export"."""
     from twinflow_core.backbones.loading import load_backbone
     from twinflow_core.export.package import build_package
+    from twinflow_core.image_size import ImageSize
 
     package = tmp_path_factory.mktemp("package")
-    build_package(load_backbone(tiny_pipeline), package, steps=(1, 2), opset=20)
+    build_package(load_backbone(tiny_pipeline), package, steps=(1, 2), opset=20, sizes=[ImageSize(64, 32)])
+    return package
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_pipeline: Path, sized_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same at 32x32 alone: `sized_package` without the graphs of the other size. That an export of one size
+    gives these very bytes is what the export stage's test finds."""
+    from twinflow_core.backbones.loading import load_backbone
+    from twinflow_core.export.package import PARITY, describe_package
+    from twinflow_core.export.parity import measure_parity
+    from twinflow_core.runtime.loaded_package import LoadedPackage
+
+    package = tmp_path_factory.mktemp("package") / "tiny"
+    shutil.copytree(sized_package, package, ignore=shutil.ignore_patterns("nfe*_*x*"))
+    backbone = load_backbone(tiny_pipeline)
+    describe_package(backbone, package, (1, 2), 20, "fp32").write(package)
+    parity = measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
+    (package / PARITY).write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
+    describe_package(backbone, package, (1, 2), 20, "fp32").write(package)
     return package

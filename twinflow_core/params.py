@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+from fractions import Fraction as Ratio
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.image_size import ImageSize
 from twinflow_core.section import Fraction, Positive, Section
 from twinflow_core.yaml_files import UnreadableYamlError, read_yaml
 
 PARAMS_FILE = "params.yaml"
+
+Size = Annotated[ImageSize, BeforeValidator(ImageSize.read), PlainSerializer(str)]
 
 
 class DataParams(Section):
@@ -30,12 +34,24 @@ class DataParams(Section):
     image_column: str | None = None
     caption_column: str | None = None
     resolution: Positive
+    # The sizes to train at, each image at that of the nearest shape; None: all at the square of `resolution`.
+    buckets: Annotated[tuple[Size, ...], Field(min_length=1)] | None = None
     min_side: Positive
     max_pixels: Positive
     near_duplicate_bits: Annotated[int, Field(ge=0, le=32)]
     max_rejected: Fraction
     validation: Annotated[float, Field(gt=0.0, lt=1.0)]
     rows_per_shard: Positive
+
+    @model_validator(mode="after")
+    def _buckets_differ_in_shape(self) -> DataParams:
+        """The nearest shape alone decides: of two sizes of one shape the second would never get an image."""
+        shapes: dict[Ratio, ImageSize] = {}
+        for bucket in self.buckets or ():
+            other = shapes.setdefault(Ratio(*bucket), bucket)
+            if other is not bucket:
+                raise ValueError(f"buckets {other} and {bucket} have one shape: keep one of them")
+        return self
 
 
 class BaseParams(Section):
@@ -82,6 +98,8 @@ class ExportParams(Section):
     steps: tuple[Positive, ...]
     opset: Annotated[int, Field(ge=20, le=23)]
     precision: Literal["fp32", "fp16", "int8", "int4"] = "fp32"
+    # Other sizes to draw at than the square of data.resolution.
+    sizes: tuple[Size, ...] = ()
 
 
 class Rule(Section):

@@ -51,9 +51,12 @@ def call_sd3(
     pipeline: Any, prompts: list[str], noise: Tensor, guidance: float, arguments: dict[str, Any]
 ) -> Tensor:
     """See `Family.call`."""
+    height, width = (side * pipeline.vae_scale_factor for side in noise.shape[2:])
     return pipeline(
         prompts,
         latents=noise,
+        height=height,
+        width=width,
         guidance_scale=guidance,
         max_sequence_length=1,
         **{"output_type": "latent", **arguments},

@@ -172,17 +172,40 @@ def test_a_picture_is_that_of_its_own_pipeline(saved: Saved, backbone: Backbone,
     assert torch.allclose(backbone.decode_latents(latents), expected, atol=CLOSE)
 
 
-def test_other_resolutions_are_taken_or_refused(backbone: Backbone) -> None:
-    multiple = backbone.resolution_multiple
-    with pytest.raises(TwinflowError, match="not 33"):
-        backbone.at_resolution(33)
-    if multiple is None:
-        with pytest.raises(TwinflowError, match="pixel images"):
-            backbone.at_resolution(2 * backbone.native_resolution)
-        return
-    backbone.at_resolution(3 * multiple)
-    pixels = torch.zeros(1, 3, 3 * multiple, 3 * multiple)
-    assert backbone.encode_images(pixels).shape == (1, *backbone.latent_shape)
+@torch.no_grad()
+def test_a_wide_picture_is_that_of_its_own_pipeline(saved: Saved, backbone: Backbone) -> None:
+    height, width = RESOLUTION, 2 * RESOLUTION
+    backbone.at_size(height, width)
+    noise = torch.randn((2, *backbone.latent_shape), generator=torch.Generator().manual_seed(3))
+    pipeline = saved.stock()
+    arguments = saved.family.many_steps(pipeline, STEPS) | {"output_type": "pt"}
+    expected = saved.family.call(pipeline, PROMPTS, noise, saved.family.guidance, arguments)
+    sampler = many_step_sampler(backbone, STEPS, saved.family.guidance)
+    drawn = backbone.decode_latents(sampler(noise.unsqueeze(0), backbone.encode_prompts(PROMPTS)))
+    assert drawn.shape == expected.shape == (2, 3, height, width)
+    assert torch.allclose(drawn, expected, atol=CLOSE)
+    assert backbone.encode_images(drawn * 2 - 1).shape == noise.shape
+
+
+@torch.no_grad()
+def test_other_sizes_are_taken_or_refused(backbone: Backbone, conditioning: Conditioning) -> None:
+    multiple, longest = backbone.size_multiple, backbone.longest_side
+    for height, width in ((33, multiple), (multiple, 33)):
+        with pytest.raises(TwinflowError, match=f"multiples of {multiple} pixels, not {width}x{height}"):
+            backbone.at_size(height, width)
+    backbone.at_size(3 * multiple, multiple)
+    assert (backbone.height, backbone.width, backbone.image_tokens) == (3 * multiple, multiple, 3)
+    assert (longest is not None) == (backbone.family in ("sd3", "z-image"))
+    if longest is not None:
+        backbone.at_size(multiple, longest)
+        channels, height, width = backbone.latent_shape
+        backbone.velocity(torch.zeros(1, channels, height, width), TIMES[:1], None, conditioning[:1])
+        longer = torch.zeros(1, channels, height, width + multiple)
+        with pytest.raises((ValueError, IndexError)):
+            backbone.velocity(longer, TIMES[:1], None, conditioning[:1])
+        with pytest.raises(TwinflowError, match=f"at most {longest} pixels") as refused:
+            backbone.at_size(multiple, longest + multiple, key="data.buckets")
+        assert "data.buckets" in refused.value.where
 
 
 def test_a_missing_weight_and_a_pickled_one_are_refused(saved: Saved, tmp_path: Path) -> None:

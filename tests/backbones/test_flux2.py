@@ -28,7 +28,7 @@ def klein(folder: Path) -> Backbone:
 
 @torch.no_grad()
 def test_latents_are_those_that_the_pipeline_makes_of_an_image(klein: Backbone) -> None:
-    images = torch.rand(2, 3, klein.resolution, klein.resolution) * 2 - 1
+    images = torch.rand(2, 3, klein.height, klein.width) * 2 - 1
     latents = klein.encode_images(images)
     assert torch.allclose(latents, klein.pipeline._encode_vae_image(images, None), atol=1e-6)
     assert latents.shape == (2, *klein.latent_shape)
@@ -87,9 +87,13 @@ def test_dev_takes_guidance_as_an_input_as_its_pipeline_does(tmp_path: Path) -> 
     scheduler = dev.many_step_scheduler(1, noise.device)
     v = dev.velocity(noise, scheduler.timesteps / 1000, None, dev.encode_prompts(prompt))
     latents = scheduler.step(v, scheduler.timesteps[0], noise, return_dict=False)[0]
-    size = dev.resolution
     stock = dev.pipeline(
-        prompt=prompt, latents=noise, num_inference_steps=1, height=size, width=size, output_type="pt"
+        prompt=prompt,
+        latents=noise,
+        num_inference_steps=1,
+        height=dev.height,
+        width=dev.width,
+        output_type="pt",
     ).images
     assert torch.equal(dev.decode_latents(latents), stock)
     assert dev.too_long([*prompt, "red " * 600]) == 1

@@ -126,7 +126,7 @@ def stock_names(backbone: Backbone) -> list[str]:
 
 @torch.no_grad()
 def test_images_survive_the_vae_normalisation(backbone: Backbone) -> None:
-    images = torch.rand(2, 3, backbone.resolution, backbone.resolution) * 2 - 1
+    images = torch.rand(2, 3, backbone.height, backbone.width) * 2 - 1
     latents = backbone.encode_images(images)
     assert latents.shape == (2, *backbone.latent_shape)
     decoded = backbone.decode_latents(latents)

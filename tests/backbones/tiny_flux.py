@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from tests.backbones.tiny_text import t5_encoder, t5_tokenizer
-from tests.backbones.tiny_vae import CHANNELS, RESOLUTION, flux_vae
+from tests.backbones.tiny_vae import CHANNELS, flux_vae
 from tests.tiny_pipeline import clip_tokenizer
 from twinflow_core.backbones.packing import pack, unpack
 
@@ -35,7 +35,8 @@ def call_flux(
     pipeline: Any, prompts: list[str], noise: Tensor, guidance: float, schedule: dict[str, Any]
 ) -> Tensor:
     """Latents of the pipeline's own call, which has no guidance but that of the network's input."""
-    arguments = {"output_type": "latent", "height": RESOLUTION, "width": RESOLUTION} | schedule
+    height, width = (side * pipeline.vae_scale_factor for side in noise.shape[2:])
+    arguments = {"output_type": "latent", "height": height, "width": width} | schedule
     made = pipeline(prompts, latents=pack(noise), max_sequence_length=T5_TOKENS, **arguments).images
     return made if arguments["output_type"] != "latent" else unpack(made, *noise.shape[2:])
 

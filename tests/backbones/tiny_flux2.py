@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from tests.backbones.tiny_text import chat_tokenizer, qwen3_config
-from tests.backbones.tiny_vae import CHANNELS, RESOLUTION, flux2_vae
+from tests.backbones.tiny_vae import CHANNELS, flux2_vae
 
 MAX_TOKENS = 24
 KLEIN_LAYERS, DEV_LAYERS = 28, 31
@@ -94,7 +94,8 @@ def call_klein(
     pipeline: Any, prompts: list[str], noise: Tensor, guidance: float, schedule: dict[str, Any]
 ) -> Tensor:
     """Latents of the pipeline's own call, whitened again."""
-    arguments = {"output_type": "latent", "height": RESOLUTION, "width": RESOLUTION} | schedule
+    height, width = (2 * side * pipeline.vae_scale_factor for side in noise.shape[2:])
+    arguments = {"output_type": "latent", "height": height, "width": width} | schedule
     made = pipeline(
         prompt=prompts, latents=noise, guidance_scale=guidance, max_sequence_length=MAX_TOKENS, **arguments
     ).images

@@ -48,13 +48,13 @@ def call_sana(
     pipeline: Any, prompts: list[str], noise: Tensor, guidance: float, arguments: dict[str, Any]
 ) -> Tensor:
     """See `Family.call`. The pipeline bins resolutions by those of the released models alone."""
-    side = noise.shape[-1] * pipeline.vae_scale_factor
+    height, width = (side * pipeline.vae_scale_factor for side in noise.shape[2:])
     return pipeline(
         prompts,
         latents=noise,
         guidance_scale=guidance,
-        height=side,
-        width=side,
+        height=height,
+        width=width,
         use_resolution_binning=False,
         clean_caption=False,
         **{"output_type": "latent", **arguments},

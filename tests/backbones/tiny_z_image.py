@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Qwen3Model
 
 from tests.backbones.tiny_text import chat_tokenizer, qwen3_config
-from tests.backbones.tiny_vae import CHANNELS, RESOLUTION, flux_vae
+from tests.backbones.tiny_vae import CHANNELS, flux_vae
 
 MAX_TOKENS = 24
 
@@ -36,7 +36,8 @@ def call_z_image(
     pipeline: Any, prompts: list[str], noise: Tensor, guidance: float, schedule: dict[str, Any]
 ) -> Tensor:
     """Latents of the pipeline's own call; it counts guidance from 0, and writes into the list of its prompts."""
-    arguments = {"output_type": "latent", "height": RESOLUTION, "width": RESOLUTION} | schedule
+    height, width = (side * pipeline.vae_scale_factor for side in noise.shape[2:])
+    arguments = {"output_type": "latent", "height": height, "width": width} | schedule
     return pipeline(
         list(prompts), latents=noise, guidance_scale=guidance - 1, max_sequence_length=MAX_TOKENS, **arguments
     ).images

@@ -13,7 +13,7 @@ from twinflow_core.data.decode import (
     DamagedImageError,
     UnsupportedImageError,
     decode_rgb,
-    fit_square,
+    fit,
     image_size,
 )
 
@@ -138,17 +138,22 @@ def test_any_damage_gives_pixels_or_one_of_our_errors(
         pass
 
 
-@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([16, 32, 33]))
-def test_fit_square_gives_that_square(width: int, height: int, resolution: int) -> None:
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([16, 32, 33]), st.sampled_from([16, 48]))
+def test_fit_gives_that_size(width: int, height: int, across: int, down: int) -> None:
     image = np.asarray(picture(1, (width, height)))
-    fitted = fit_square(image, resolution)
-    assert fitted.shape == (resolution, resolution, 3)
+    fitted = fit(image, across, down)
+    assert fitted.shape == (down, across, 3)
     assert fitted.dtype == np.uint8
 
 
-def test_fit_square_leaves_the_right_size_alone_and_keeps_the_centre() -> None:
-    square = np.asarray(picture(1, (32, 32)))
-    assert np.array_equal(fit_square(square, 32), square)
-    wide = np.zeros((32, 96, 3), dtype=np.uint8)
-    wide[:, 32:64] = square
-    assert np.array_equal(fit_square(wide, 32), square)
+@pytest.mark.parametrize("size", [(32, 32), (48, 16)])
+def test_fit_leaves_the_right_size_alone_and_keeps_the_centre(size: tuple[int, int]) -> None:
+    width, height = size
+    right = np.asarray(picture(1, size))
+    assert np.array_equal(fit(right, width, height), right)
+    wide = np.zeros((height, width + 40, 3), dtype=np.uint8)
+    wide[:, 20 : 20 + width] = right
+    assert np.array_equal(fit(wide, width, height), right)
+    tall = np.zeros((height + 40, width, 3), dtype=np.uint8)
+    tall[20 : 20 + height] = right
+    assert np.array_equal(fit(tall, width, height), right)

@@ -37,6 +37,7 @@ def test_the_manifest_describes_the_package(package: Path) -> None:
     assert manifest.times == {"1": (1.0,), "2": (1.0, 0.5)}
     assert manifest.latent_shape == (4, 8, 8)
     assert manifest.resolution == 32
+    assert (manifest.format, manifest.size_names) == (3, ["32x32"])
     noises, embeds, pooled = manifest.generators["2"].inputs
     assert (noises.name, noises.dtype, noises.shape) == ("noises", "float", (2, "batch", 4, 8, 8))
     assert (embeds.name, pooled.name) == ("prompt_embeds", "pooled_prompt_embeds")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -40,8 +41,8 @@ def served(generator: Generator, limits: Limits) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def generator(tiny_package: Path) -> Generator:
-    return Generator.from_folder(tiny_package, "cpu", threads=1, batch=4)
+def generator(sized_package: Path) -> Generator:
+    return Generator.from_folder(sized_package, "cpu", threads=1, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,23 @@ def test_an_image_is_the_generators_own(
     assert np.abs(pixels(body).astype(int) - expected).max() <= 1
 
 
+def test_sizes_that_are_asked_for_together_are_each_drawn(address: str, generator: Generator) -> None:
+    sizes = ["64x32", None, "32x32", "64x32"]
+
+    def ask(size: str | None) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(address, timeout=30)
+        status, _, body = post(connection, {"prompt": "a red circle", "seed": 4, "size": size})
+        connection.close()
+        return status, body
+
+    with ThreadPoolExecutor(len(sizes)) as people:
+        answers = list(people.map(ask, sizes))
+    for size, (status, body) in zip(sizes, answers, strict=True):
+        expected = generator.generate(["a red circle"], 4, size=size)[0].astype(int)
+        assert (status, expected.shape) == (200, (32, 64 if size == "64x32" else 32, 3))
+        assert np.abs(pixels(body).astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("document", "where"),
     [
@@ -97,6 +115,8 @@ def test_an_image_is_the_generators_own(
         (b'{"prompt": "a", "seed": NaN}', "body"),
         ({"prompt": "a", "steps": 0}, "body.steps"),
         ({"prompt": "a", "version": "other"}, "body.version"),
+        ({"prompt": "a", "size": 64}, "body.size"),
+        ({"prompt": "a", "size": "48x32"}, "size"),
         ({"prompt": "a", "negative_prompt": "b"}, "body.negative_prompt"),
     ],
 )
@@ -152,6 +172,7 @@ def test_what_is_served_is_told(connection: http.client.HTTPConnection, generato
     }
     model = json.loads(get(connection, "/model")[2])
     assert (model["steps"], model["resolution"], model["previous"]) == ([1, 2], 32, None)
+    assert model["sizes"] == ["32x32", "64x32"]
     described = json.loads(get(connection, "/openapi.json")[2])
     assert set(described["paths"]) == {"/images", "/health", "/model", "/metrics"}
     assert {"200", "404", "413", "422", "429", "503"} <= set(

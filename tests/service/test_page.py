@@ -44,9 +44,9 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def test_a_person_draws_and_compares(
-    page: Page, registry: Registry, tiny_package: Path, tmp_path: Path
+    page: Page, registry: Registry, sized_package: Path, tmp_path: Path
 ) -> None:
-    folders = [changed_package(tiny_package, tmp_path / f"x{factor}", factor) for factor in (1, 2)]
+    folders = [changed_package(sized_package, tmp_path / f"x{factor}", factor) for factor in (1, 2)]
     old, new = (registry.publish(folder, {"run": folder.name}, {}) for folder in folders)
     promote(registry, "production", old)
     promote(registry, "production", new)
@@ -75,6 +75,11 @@ def test_a_person_draws_and_compares(
         page.click("#next")
         expect(page.locator("#seed")).to_have_value("1")
         expect(picture).not_to_have_attribute("src", before or "")
+        page.select_option("#size", "64x32")
+        before = picture.get_attribute("src")
+        page.click("#draw")
+        expect(picture).not_to_have_attribute("src", before or "")
+        assert picture.evaluate(WIDTH) == 64
         assert faults == []
 
 
@@ -83,6 +88,7 @@ def test_a_refusal_is_shown(page: Page, tiny_package: Path) -> None:
     with served(generator, Limits()) as address:
         page.goto(f"http://{address}/")
         expect(page.locator("#beside-label")).to_be_hidden()
+        expect(page.locator("#size-label")).to_be_hidden()
         page.fill("#seed", "-1")
         page.locator("#form").evaluate("form => form.noValidate = true")
         page.click("#draw")

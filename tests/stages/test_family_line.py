@@ -33,7 +33,7 @@ def test_another_family_goes_from_images_to_a_judged_candidate(tmp_path: Path) -
     for stage in (raw, prepare, base, encode, reference, finetune, evaluate):
         stage(params, tmp_path)
     data = EncodedData.load(tmp_path / "data/encoded", "train")
-    assert data.latent_shape == (4, 2, 2)
+    assert data.buckets[0].shape == (4, 2, 2)
     mask = data.conditioning[slice(None)].mask
     assert mask is not None
     assert bool(mask[:, -1].any())

@@ -14,7 +14,7 @@ import yaml
 from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import load_file
 
-from twinflow_core.data.decode import decode_rgb, fit_square
+from twinflow_core.data.decode import decode_rgb, fit
 from twinflow_core.data.shards import count_rows, read_rows
 from twinflow_core.encoding.shard import to_signed
 from twinflow_core.errors import TwinflowError
@@ -87,7 +87,7 @@ def test_latents_and_embeddings_are_what_the_stock_pipeline_makes(line: Path) ->
         line / "models/base", text_encoder_3=None, tokenizer_3=None
     )
     row = next(read_rows(line / "data/prepared", "train"))
-    image = to_signed(fit_square(decode_rgb(row.image), 32)[None])
+    image = to_signed(fit(decode_rgb(row.image), 32, 32)[None])
     with torch.no_grad():
         latent = pipeline.vae.encode(image).latent_dist.mode()
     expected = (latent - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
@@ -177,11 +177,11 @@ def test_a_second_look_is_larger_and_asks_a_served_package_for_the_same_images(
 
 
 def test_another_resolution_than_the_models_is_refused(params: Params, line: Path, tmp_path: Path) -> None:
-    wrong = params.model_copy(update={"data": params.data.model_copy(update={"resolution": 64})})
+    wrong = params.model_copy(update={"data": params.data.model_copy(update={"resolution": 36})})
     (tmp_path / "models").symlink_to(line / "models")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/prepared").symlink_to(line / "data/prepared")
-    with pytest.raises(TwinflowError, match="32-pixel"):
+    with pytest.raises(TwinflowError, match="multiples of 8 pixels, not 36x36"):
         encode(wrong, tmp_path)
     assert not (tmp_path / "data/encoded").exists()
 

@@ -112,7 +112,7 @@ def test_held_out_loss_and_sign_sensitivity_are_logged_and_change_no_weight(
     sheets = sorted((tmp_path / "sheets").iterdir())
     assert [path.name for path in sheets] == ["step_000003.png", "step_000006.png"]
     with Image.open(sheets[0]) as picture:
-        assert picture.size == (8 * backbone.resolution, 2 * backbone.resolution)
+        assert picture.size == (8 * backbone.width, 2 * backbone.height)
     speed = json.loads((resume.folder / "speed.json").read_text())
     assert speed["images_per_second"] > 0
     assert not any("second" in name for row in watched.log for name in row)

@@ -11,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tests.training.ranks_tree import build_tree, set_options
+from tests.training.test_bucketed_training import bucketed_data_of
 from tests.training.test_loop import STEPS, data_of
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.errors import TwinflowError
@@ -52,7 +53,8 @@ Result = dict[str, Any]
 
 def make(folder: Path, options: FinetuneParams, state: Path, ranks: Ranks) -> Training:
     backbone = load_backbone(folder)
-    data = data_of(backbone)
+    # Of two shapes where there are low-rank weights.
+    data = bucketed_data_of(backbone) if options.lora_rank else data_of(backbone)
     return Training(backbone.velocity, data, options, Resume(state, "k"), validation=data, ranks=ranks)
 
 

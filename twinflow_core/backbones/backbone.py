@@ -31,7 +31,8 @@ class Backbone(ABC):
         optional_parts: parts of that pipeline that a folder may leave out.
         pipeline: the loaded pipeline.
         velocity: its transformer.
-        resolution: side of the square images, in pixels; the model's own unless `at_resolution` was called.
+        height: of the images, in pixels; the side of the model's own square ones unless `at_size` was called.
+        width: the same across.
     """
 
     family: ClassVar[str]
@@ -42,7 +43,7 @@ class Backbone(ABC):
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.velocity: Velocity = self.velocity_type(pipeline.transformer)
-        self.resolution = self.native_resolution
+        self.height = self.width = self.native_resolution
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -74,40 +75,59 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def native_resolution(self) -> int:
-        """Side of the images that the model is meant for, in pixels."""
+        """Side of the square images that the model is meant for, in pixels."""
 
     @property
-    def resolution_multiple(self) -> int | None:
-        """What the side of other images must be a multiple of, in pixels; None where there is no other."""
+    @abstractmethod
+    def size_multiple(self) -> int:
+        """What both sides of an image must be multiples of, in pixels: a token's side."""
+
+    @property
+    def longest_side(self) -> int | None:
+        """The longest side that the model has positions for, in pixels; None where it computes them."""
         return None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image's latents, not packed."""
-        side = self.resolution // self.pipeline.vae_scale_factor
-        return (self.latent_channels, side, side)
+        scale = self.pipeline.vae_scale_factor
+        return (self.latent_channels, self.height // scale, self.width // scale)
 
     @property
     def image_tokens(self) -> int:
-        """Tokens of one image in families whose sampling times depend on its size."""
-        return (self.resolution // (self.resolution_multiple or 1)) ** 2
+        """Tokens of one image."""
+        return (self.height // self.size_multiple) * (self.width // self.size_multiple)
 
-    def at_resolution(self, pixels: int) -> None:
-        """Make images of this side from now on.
+    def at_size(self, height: int, width: int, key: str = "data.resolution") -> None:
+        """Make images of this size from now on; refuses what `require_size` refuses."""
+        self.require_size(height, width, key)
+        self.height, self.width = height, width
+
+    def require_size(self, height: int, width: int, key: str) -> None:
+        """Refuse a size that the model does not make.
+
+        Args:
+            height: in pixels.
+            width: in pixels.
+            key: which of params.yaml's asks for it.
 
         Raises:
-            TwinflowError: the model cannot.
+            TwinflowError: a side is no multiple of `size_multiple`, or longer than `longest_side`.
         """
-        multiple = self.resolution_multiple
-        if pixels != self.native_resolution and (multiple is None or pixels % multiple):
-            makes = f"{self.native_resolution}-pixel images"
-            more = "" if multiple is None else f" and other multiples of {multiple}"
+        multiple, longest, asked = self.size_multiple, self.longest_side, f"{width}x{height}"
+        own = f"{self.native_resolution}x{self.native_resolution}"
+        if height % multiple or width % multiple:
             raise TwinflowError(
-                f"The base model makes {makes}{more}, not {pixels}.",
-                where="params.yaml: data.resolution",
-                fix=f"Set it to {self.native_resolution}.",
+                f"The base model makes images whose sides are multiples of {multiple} pixels, not {asked}.",
+                where=f"params.yaml: {key}",
+                fix=f"Choose such sides; the model's own size is {own}.",
             )
-        self.resolution = pixels
+        if longest is not None and max(height, width) > longest:
+            raise TwinflowError(
+                f"The base model has positions for sides of at most {longest} pixels, not for {asked}.",
+                where=f"params.yaml: {key}",
+                fix=f"Choose shorter sides; the model's own size is {own}.",
+            )
 
     @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> Conditioning:

@@ -80,8 +80,8 @@ class FluxBackbone(Backbone):
         return self.pipeline.vae.config.sample_size
 
     @property
-    def resolution_multiple(self) -> int:
-        """See `Backbone.resolution_multiple`."""
+    def size_multiple(self) -> int:
+        """See `Backbone.size_multiple`."""
         return self.pipeline.vae_scale_factor * PATCH
 
     @property

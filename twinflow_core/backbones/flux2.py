@@ -89,8 +89,8 @@ class Flux2Backbone(Backbone):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """See `Backbone.latent_shape`; of the patches, in which the noise lives too."""
-        side = self.resolution // self.resolution_multiple
-        return (self.latent_channels, side, side)
+        patch = self.size_multiple
+        return (self.latent_channels, self.height // patch, self.width // patch)
 
     @property
     def native_resolution(self) -> int:
@@ -98,8 +98,8 @@ class Flux2Backbone(Backbone):
         return self.pipeline.vae.config.sample_size
 
     @property
-    def resolution_multiple(self) -> int:
-        """See `Backbone.resolution_multiple`."""
+    def size_multiple(self) -> int:
+        """See `Backbone.size_multiple`."""
         return self.pipeline.vae_scale_factor * PATCH
 
     @torch.no_grad()

@@ -68,7 +68,7 @@ def load_backbone(folder: Path, resolution: int | None = None) -> Backbone:
 
     Args:
         folder: of the pipeline.
-        resolution: side of the images to make, in pixels; the model's own if None.
+        resolution: side of the square images to make, in pixels; the model's own if None.
 
     Raises:
         TwinflowError: also if a file is damaged, lacks a weight, or does not fit the others, or if the model
@@ -89,5 +89,5 @@ def load_backbone(folder: Path, resolution: int | None = None) -> Backbone:
             fix="Fetch or save the model again.",
         ) from error
     if resolution is not None:
-        backbone.at_resolution(resolution)
+        backbone.at_size(resolution, resolution)
     return backbone

@@ -60,8 +60,8 @@ class QwenImageBackbone(Backbone):
         return self.pipeline.default_sample_size * self.pipeline.vae_scale_factor
 
     @property
-    def resolution_multiple(self) -> int:
-        """See `Backbone.resolution_multiple`."""
+    def size_multiple(self) -> int:
+        """See `Backbone.size_multiple`."""
         return self.pipeline.vae_scale_factor * 2
 
     @torch.no_grad()

@@ -58,8 +58,8 @@ class SanaBackbone(Backbone):
         return self.pipeline.transformer.config.sample_size * self.pipeline.vae_scale_factor
 
     @property
-    def resolution_multiple(self) -> int:
-        """See `Backbone.resolution_multiple`."""
+    def size_multiple(self) -> int:
+        """See `Backbone.size_multiple`."""
         return self.pipeline.vae_scale_factor * self.pipeline.transformer.config.patch_size
 
     @torch.no_grad()

@@ -49,6 +49,16 @@ class Sd3Backbone(Backbone):
         """See `Backbone.native_resolution`."""
         return self.pipeline.transformer.config.sample_size * self.pipeline.vae_scale_factor
 
+    @property
+    def size_multiple(self) -> int:
+        """See `Backbone.size_multiple`."""
+        return self.pipeline.vae_scale_factor * self.pipeline.transformer.config.patch_size
+
+    @property
+    def longest_side(self) -> int:
+        """See `Backbone.longest_side`; other sizes are cut out of the middle of one table."""
+        return self.pipeline.transformer.config.pos_embed_max_size * self.size_multiple
+
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         """See `Backbone.encode_prompts`."""

@@ -57,9 +57,14 @@ class ZImageBackbone(Backbone):
         return self.pipeline.vae.config.sample_size
 
     @property
-    def resolution_multiple(self) -> int:
-        """See `Backbone.resolution_multiple`."""
+    def size_multiple(self) -> int:
+        """See `Backbone.size_multiple`."""
         return self.pipeline.vae_scale_factor * PATCH
+
+    @property
+    def longest_side(self) -> int:
+        """See `Backbone.longest_side`; the rotary tables have a row for each token down and across."""
+        return min(self.pipeline.transformer.config.axes_lens[1:]) * self.size_multiple
 
     @property
     def max_tokens(self) -> int:

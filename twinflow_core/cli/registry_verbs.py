@@ -82,6 +82,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("image.png"),
     seed: Annotated[int, typer.Option(help="Same seed, same image.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Network evaluations.")] = 1,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, one that the package draws at.")] = "",
     channel: Channel = "staging",
     version: Annotated[str, typer.Option(help="A version instead of what the channel serves.")] = "",
     as_json: Json = False,
@@ -98,7 +99,7 @@ def generate(
     registry = open_registry(root)
     chosen = find_version(registry, version) if version else what_serves(registry, channel)
     package = registry.fetch(chosen, state_home(root) / "cache" / "versions")
-    pixels = LoadedPackage.from_folder(package).generate([prompt], seed, steps)[0]
+    pixels = LoadedPackage.from_folder(package).generate([prompt], seed, steps, size=size or None)[0]
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(out, format="PNG")
     if as_json:

@@ -77,17 +77,18 @@ def decode_rgb(content: bytes) -> Pixels:
         return np.asarray(upright.convert("RGB"))
 
 
-def fit_square(image: Pixels, resolution: int) -> Pixels:
-    """Crop to the centred square and resize it, antialiased (Lanczos).
+def fit(image: Pixels, width: int, height: int) -> Pixels:
+    """Crop to the largest centred part of the shape wanted and resize it, antialiased (Lanczos).
 
     Args:
         image: uint8 [H, W, 3].
-        resolution: the side wanted.
+        width: wanted, in pixels.
+        height: wanted, in pixels.
 
     Returns:
-        uint8 [resolution, resolution, 3]; an image that has this size already is returned unchanged.
+        uint8 [height, width, 3]; an image that has this size already is returned unchanged.
     """
-    size = (resolution, resolution)
+    size = (width, height)
     return np.asarray(ImageOps.fit(Image.fromarray(image), size, method=Image.Resampling.LANCZOS))
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from twinflow_core.data.splits import Split
 from twinflow_core.errors import TwinflowError
+from twinflow_core.image_size import ImageSize
 
 SCHEMA = pa.schema(
     [
@@ -154,12 +155,18 @@ def read_captions(path: Path) -> tuple[list[str], list[str]]:
     Raises:
         TwinflowError: the shard is damaged.
     """
-    with _opened(path) as shard:
-        try:
-            table = shard.read(columns=["caption", "sha256"])
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(path, error) from None
+    table = _columns(path, ["caption", "sha256"])
     return table["caption"].to_pylist(), table["sha256"].to_pylist()
+
+
+def read_sizes(path: Path) -> list[ImageSize]:
+    """The sizes of one shard's upright images, row by row; no image is read.
+
+    Raises:
+        TwinflowError: the shard is damaged.
+    """
+    table = _columns(path, ["width", "height"])
+    return list(map(ImageSize, table["width"].to_pylist(), table["height"].to_pylist()))
 
 
 def read_images(path: Path, rows: Collection[int]) -> Iterator[tuple[int, bytes]]:
@@ -200,6 +207,14 @@ def shard_paths(folder: Path, split: Split) -> list[Path]:
             f"The prepared data has no {split} rows.", where=str(folder), fix="Run the stage `prepare` again."
         )
     return paths
+
+
+def _columns(path: Path, names: list[str]) -> pa.Table:
+    with _opened(path) as shard:
+        try:
+            return shard.read(columns=names)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from None
 
 
 def _opened(path: Path) -> pq.ParquetFile:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from twinflow_core.encoding.shard_files import KEY_BYTES
+from twinflow_core.image_size import ImageSize
 
 DENOISERS = frozenset({"transformer", "unet"})
 # Parts of a pipeline that no prompt passes through.
@@ -24,23 +25,22 @@ class Encoders:
     image: bytes
     text: bytes
 
-    def image_key(self, sha256: str) -> bytes:
-        """The 16-byte key of an image's latents, by the SHA-256 of its encoded bytes."""
-        return _digest(self.image, sha256.encode())[:KEY_BYTES]
+    def image_key(self, sha256: str, size: ImageSize) -> bytes:
+        """The 16-byte key of an image's latents, by the SHA-256 of its encoded bytes and the size it is fitted to."""
+        return _digest(self.image, sha256.encode(), str(size).encode())[:KEY_BYTES]
 
     def text_key(self, caption: str) -> bytes:
         """The 16-byte key of a caption's embeddings."""
         return _digest(self.text, caption.encode())[:KEY_BYTES]
 
 
-def identify_encoders(base: Path, resolution: int, batch_size: int, device: str) -> Encoders:
+def identify_encoders(base: Path, batch_size: int, device: str) -> Encoders:
     """Hash the base model's VAE and text encoders with the settings that they are used with.
 
     The batch size counts, because another one may round otherwise; so does this project's own code.
 
     Args:
         base: models/base.
-        resolution: side of the square images.
         batch_size: rows encoded at a time.
         device: the accelerator's name, or the number of the processor's threads.
     """
@@ -54,7 +54,7 @@ def identify_encoders(base: Path, resolution: int, batch_size: int, device: str)
     text = [_folder_digest(part) for part in parts if part.name not in _NOT_TEXT]
     index = (base / "model_index.json").read_bytes()
     return Encoders(
-        image=_digest(*shared, index, f"side {resolution}".encode(), *image),
+        image=_digest(*shared, index, *image),
         text=_digest(*shared, index, *text),
     )
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import PARTS, Conditioning
 from twinflow_core.backbones.loading import load_backbone
-from twinflow_core.data.decode import Pixels, decode_rgb, fit_square
-from twinflow_core.data.shards import read_captions, read_images
+from twinflow_core.data.decode import Pixels, decode_rgb, fit
+from twinflow_core.data.shards import read_captions, read_images, read_sizes
 from twinflow_core.encoding.cache import EncodeCache, Keys, Place, link_or_copy
 from twinflow_core.encoding.identity import DENOISERS, Encoders
 from twinflow_core.encoding.shard_files import (
@@ -32,6 +32,7 @@ from twinflow_core.encoding.shard_files import (
     LATENTS,
 )
 from twinflow_core.encoding.tensor_file import TensorFile
+from twinflow_core.image_size import ImageSize, nearest_shape
 
 Tell = Callable[[int], None]
 
@@ -46,7 +47,8 @@ class EncodeTask:
         base: the base model's folder.
         cache: the folder of encoded shards.
         encoders: hashes of what encodes.
-        resolution: side of the images, in pixels.
+        size: what the images are fitted to.
+        buckets: the sizes there are, of whose rows this shard holds those that `size` is nearest to; empty: all.
         batch_size: images, and captions, encoded at a time.
         device: where the encoders run.
     """
@@ -56,7 +58,8 @@ class EncodeTask:
     base: Path
     cache: Path
     encoders: Encoders
-    resolution: int
+    size: ImageSize
+    buckets: tuple[ImageSize, ...]
     batch_size: int
     device: str
 
@@ -73,20 +76,23 @@ class EncodedShard:
 
 
 def encode_shard(task: EncodeTask, tell: Tell = lambda rows: None) -> EncodedShard:
-    """Write the encoded shard of a prepared one, from the cache as far as it goes.
+    """Write the encoded shard of a prepared one, or of those rows of it that are of a bucket.
+
+    It is taken from the cache as far as that goes.
 
     Args:
         task: what to encode, where to, and with what.
         tell: told how many rows more are done, from time to time.
 
     Raises:
-        TwinflowError: the prepared shard is damaged, or the base model cannot be loaded.
+        TwinflowError: the prepared shard is damaged, or the base model cannot be loaded or draw that size.
     """
-    captions, hashes = read_captions(task.source)
+    rows = _rows(task)
+    captions, hashes = ([column[row] for row in rows] for column in read_captions(task.source))
     texts = list(dict.fromkeys(["", *captions]))
     numbers = {text: number for number, text in enumerate(texts)}
     caption = torch.tensor([numbers[text] for text in captions])
-    latent_keys = _keys(map(task.encoders.image_key, hashes))
+    latent_keys = _keys(task.encoders.image_key(sha256, task.size) for sha256 in hashes)
     caption_keys = _keys(map(task.encoders.text_key, texts))
     task.target.with_suffix(".json").write_text(json.dumps(texts, indent=0) + "\n", encoding="utf-8")
     name = _name(latent_keys, caption_keys, caption)
@@ -113,7 +119,7 @@ def encode_shard(task: EncodeTask, tell: Tell = lambda rows: None) -> EncodedSha
         file.write(LATENT_KEYS, 0, torch.from_numpy(latent_keys))
         file.write(CAPTION_KEYS, 0, torch.from_numpy(caption_keys))
         new_captions = encoder.write_captions(file, texts, places, empty)
-        new_images = encoder.write_latents(file, latent_keys, tell)
+        new_images = encoder.write_latents(file, latent_keys, rows, tell)
     cache.put(name, task.target)
     return EncodedShard(name, len(captions), new_images, new_captions, encoder.cut)
 
@@ -130,14 +136,21 @@ def release_encoders() -> None:
 
 
 def loaded_backbone(task: EncodeTask) -> Backbone:
-    """The base model of a task, its encoders on the task's device; loaded once a process."""
-    return _backbone(task.base, task.encoders, task.resolution, task.device)
+    """The base model of a task at its size, its encoders on the task's device; loaded once a process.
+
+    Raises:
+        TwinflowError: it cannot be loaded, or does not make images of that size.
+    """
+    backbone = _backbone(task.base, task.encoders, task.device)
+    key = "data.buckets" if task.buckets else "data.resolution"
+    backbone.at_size(task.size.height, task.size.width, key)
+    return backbone
 
 
 @lru_cache(maxsize=1)
-def _backbone(base: Path, encoders: Encoders, resolution: int, device: str) -> Backbone:
+def _backbone(base: Path, encoders: Encoders, device: str) -> Backbone:
     # `encoders` tells another model in the same place apart.
-    backbone = load_backbone(base, resolution)
+    backbone = load_backbone(base)
     for name, part in backbone.pipeline.components.items():
         if isinstance(part, torch.nn.Module) and name not in DENOISERS:
             part.to(device)
@@ -198,21 +211,28 @@ class _Encoder:
             encoded = self.prompts([texts[row] for row in rows])
             yield from ((row, encoded[i : i + 1].trimmed()) for i, row in enumerate(rows))
 
-    def write_latents(self, file: TensorFile, keys: Keys, tell: Tell) -> int:
-        """Write the images' latents; how many images had to be encoded."""
+    def write_latents(self, file: TensorFile, keys: Keys, prepared: list[int], tell: Tell) -> int:
+        """Write the images' latents; how many images had to be encoded.
+
+        Args:
+            file: to write to.
+            keys: uint8 [n, 16], of its rows.
+            prepared: the row of the prepared shard that each of them is.
+            tell: see `encode_shard`.
+        """
         found = self._cache.find(LATENT_KEYS, keys)
         for row, place in enumerate(found):
             if place is not None:
                 shard, there = place
                 file.write(LATENTS, row, shard[LATENTS][there : there + 1])
-        missing = [row for row, place in enumerate(found) if place is None]
+        missing = {prepared[row]: row for row, place in enumerate(found) if place is None}
         tell(len(found) - len(missing))
         rows: list[int] = []
         pixels: list[Pixels] = []
-        for row, image in read_images(self._task.source, missing):
-            rows.append(row)
-            pixels.append(fit_square(decode_rgb(image), self._backbone.resolution))
-            if len(rows) == self._task.batch_size or row == missing[-1]:
+        for number, (row, image) in enumerate(read_images(self._task.source, missing), start=1):
+            rows.append(missing[row])
+            pixels.append(fit(decode_rgb(image), *self._task.size))
+            if len(rows) == self._task.batch_size or number == len(missing):
                 latents = self._latents(pixels)
                 for place_, latent in zip(rows, latents, strict=True):
                     file.write(LATENTS, place_, latent[None])
@@ -224,6 +244,16 @@ class _Encoder:
         padded = pixels + [pixels[-1]] * (self._task.batch_size - len(pixels))
         images = to_signed(np.stack(padded)).to(self._task.device)
         return self._backbone.encode_images(images)[: len(pixels)].float().cpu()
+
+
+def _rows(task: EncodeTask) -> list[int]:
+    """The rows of the prepared shard that the encoded one holds."""
+    sizes = read_sizes(task.source)
+    return [
+        row
+        for row, size in enumerate(sizes)
+        if not task.buckets or nearest_shape(task.buckets, size) == task.size
+    ]
 
 
 def _keys(keys: Iterable[bytes]) -> Keys:

@@ -15,6 +15,18 @@ SUFFIX = ".safetensors"
 EMPTY_CAPTION = 0
 
 
+def shard_name(prepared: Path, bucket: str) -> str:
+    """The encoded shard's file name for a prepared one: `train-64x32-00000` of a bucket, `train-00000` without."""
+    split, number = prepared.stem.split("-")
+    return "-".join(filter(None, (split, bucket, number))) + SUFFIX
+
+
+def bucket_name(shard: Path) -> str:
+    """The bucket that a shard's rows belong to; empty where there are none."""
+    _, *bucket, _ = shard.stem.split("-")
+    return "".join(bucket)
+
+
 def encoded_shards(folder: Path, split: str) -> list[Path]:
-    """The shards of a split in their order; empty if there are none."""
+    """The shards of a split in their order, those of one bucket together; empty if there are none."""
     return sorted(folder.glob(f"{split}-*{SUFFIX}"))

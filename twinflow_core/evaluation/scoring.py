@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from twinflow_core.data.decode import decode_rgb, fit_square
+from twinflow_core.data.decode import decode_rgb, fit
 from twinflow_core.data.shards import read_rows
 from twinflow_core.evaluation.distribution import distribution_score
 from twinflow_core.evaluation.diversity import diversity
@@ -63,7 +63,7 @@ class DistributionScorer:
     def from_prepared(cls, prepared: Path, resolution: int) -> DistributionScorer:
         """The validation split as the set to be close to."""
         rows = read_rows(prepared, "validation")
-        return cls(np.stack([fit_square(decode_rgb(row.image), resolution) for row in rows]))
+        return cls(np.stack([fit(decode_rgb(row.image), resolution, resolution) for row in rows]))
 
     def judge(self, prompt: Prompt, pixels: np.ndarray) -> tuple[float, str]:
         """Single images are not judged."""

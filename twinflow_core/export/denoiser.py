@@ -39,6 +39,7 @@ class DenoiserGraphs:
                 fix=f"Use one of: {', '.join(sorted(FAMILIES))}.",
             )
         self._backbone, self._family = backbone, FAMILIES[backbone.family]
+        self.opset = opset
         # As long as prompts get: shorter ones are filled up to this length.
         self._example = backbone.encode_prompts(["word " * backbone.max_tokens] * EXAMPLE_BATCH)
         self._shape = backbone.latent_shape

@@ -4,6 +4,7 @@
     transformer/ vae_decoder/ text_encoder/ text_encoder_2/    model.onnx, model.onnx_data, config.json
     text.onnx                                                  token ids -> prompt embeddings
     nfe1.onnx, nfe2.onnx ...                                   noises + prompt embeddings -> images
+    nfe1_1344x768.onnx ...                                     the same at other sizes
 
 The graphs at the root point into the split folders' weights.
 """
@@ -11,20 +12,24 @@ The graphs at the root point into the split folders' weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import onnx_ir as ir
 from tokenizers.models import BPE
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.export.compose import generator_model
 from twinflow_core.export.cut import cut
+from twinflow_core.export.denoiser import DenoiserGraphs
 from twinflow_core.export.graphs import IMAGES, STOCK
 from twinflow_core.export.padded_tokenizer import PaddedTokenizer
-from twinflow_core.export.pieces import NAMES, Pieces
+from twinflow_core.export.pieces import NAMES, Pieces, traced_decoder
 from twinflow_core.export.precision import Precision, in_precision
+from twinflow_core.export.sizes import drawing_at
 from twinflow_core.export.text import encoder_names, tokenizers
 from twinflow_core.export.weights import SharedWeights
+from twinflow_core.image_size import ImageSize
 from twinflow_core.runtime.package import generator_graph
 from twinflow_core.sampling.few_step import few_step_times
 
@@ -36,26 +41,30 @@ TRANSFORMER = "transformer/model.onnx"
 DECODER = "vae_decoder/model.onnx"
 
 
-def graph_count(steps: Sequence[int]) -> int:
+def graph_count(steps: Sequence[int], sizes: Sequence[ImageSize] = ()) -> int:
     """How many steps of work `trace` and `write_graphs` report together."""
-    return len(NAMES) + len(steps)
+    return len(NAMES) + len(steps) * (1 + len(sizes))
 
 
 def write_graphs(
     package: Path,
+    backbone: Backbone,
     pieces: Pieces,
     steps: Sequence[int],
     precision: Precision,
     done: Callable[[int, str], None],
+    sizes: Sequence[ImageSize] = (),
 ) -> None:
     """Cut and compose the graphs, save all; those whose weights others use first.
 
     Args:
         package: the folder to write into.
-        pieces: the traced model.
+        backbone: the model.
+        pieces: its parts, traced at its own size.
         steps: the evaluations k for which a generator is made.
         precision: of the generators' denoiser; the split folders stay in float32.
         done: told how many steps of work are finished, those of `trace` included, and the last one's name.
+        sizes: others than the backbone's at which generators are made; they point into the same weights.
     """
     weights = SharedWeights(package)
     weights.save(pieces.denoiser.at_any_time(), TRANSFORMER)
@@ -63,14 +72,29 @@ def write_graphs(
     weights.save(cut(pieces.decoder, *marks), DECODER)
     for path, model in pieces.text.items():
         weights.save(model, path)
-    velocity = in_precision(pieces.denoiser.at_given_time(), precision)
-    decoder = cut(pieces.decoder, {}, {IMAGES: IMAGES})
-    for number, k in enumerate(steps, start=1):
-        times = few_step_times(k)
-        constants = pieces.denoiser.time_values(times)
-        generator = generator_model(velocity, decoder, constants, times, pieces.opset)
+    finished = len(NAMES)
+    for k, generator in _generators(pieces.denoiser, pieces.decoder, steps, precision):
+        finished += 1
         weights.save(generator, generator_graph(k))
-        done(len(NAMES) + number, generator_graph(k))
+        done(finished, generator_graph(k))
+    for size in sizes:
+        with drawing_at(backbone, size):
+            denoiser, decoder = DenoiserGraphs(backbone, pieces.opset), traced_decoder(backbone, pieces.opset)
+            for k, generator in _generators(denoiser, decoder, steps, precision):
+                finished += 1
+                weights.save(generator, generator_graph(k, str(size)))
+                done(finished, generator_graph(k, str(size)))
+
+
+def _generators(
+    denoiser: DenoiserGraphs, traced: ir.Model, steps: Sequence[int], precision: Precision
+) -> Iterator[tuple[int, ir.Model]]:
+    """For each number of evaluations the graph from noises to images."""
+    velocity = in_precision(denoiser.at_given_time(), precision)
+    decoder = cut(traced, {}, {IMAGES: IMAGES})
+    for k in steps:
+        times = few_step_times(k)
+        yield k, generator_model(velocity, decoder, denoiser.time_values(times), times, denoiser.opset)
 
 
 def write_configurations(package: Path, backbone: Backbone) -> None:

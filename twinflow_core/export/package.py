@@ -15,7 +15,9 @@ from twinflow_core.export.parity import measure_parity
 from twinflow_core.export.pieces import trace
 from twinflow_core.export.precision import Precision
 from twinflow_core.export.provenance import provenance
+from twinflow_core.export.sizes import drawing_at, other_sizes
 from twinflow_core.export.text import tokenizers
+from twinflow_core.image_size import ImageSize
 from twinflow_core.progress import Reporter
 from twinflow_core.runtime.loaded_package import LoadedPackage
 from twinflow_core.runtime.package import (
@@ -25,6 +27,7 @@ from twinflow_core.runtime.package import (
     FileRecord,
     GraphSpec,
     PackageManifest,
+    SizeSpec,
     TensorSpec,
     file_sha256,
     generator_graph,
@@ -39,7 +42,12 @@ LOWEST_PSNR = 35
 
 
 def build_package(
-    backbone: Backbone, package: Path, steps: Sequence[int], opset: int, precision: Precision = "fp32"
+    backbone: Backbone,
+    package: Path,
+    steps: Sequence[int],
+    opset: int,
+    precision: Precision = "fp32",
+    sizes: Sequence[ImageSize] = (),
 ) -> None:
     """Fill an empty folder with a package. The same model gives the same bytes.
 
@@ -49,28 +57,36 @@ def build_package(
         steps: the numbers of evaluations to make generators for.
         opset: of every graph.
         precision: of the generators' denoiser.
+        sizes: at which images are drawn besides the backbone's own, a square.
 
     Raises:
-        TwinflowError: the model has a part that cannot be exported, or loses too much in this precision.
+        TwinflowError: the model has a part that cannot be exported, does not make images of one of the sizes, or
+            loses too much in this precision.
     """
-    graphs = graph_count(steps)
+    sizes = other_sizes(backbone, sizes)
+    graphs = graph_count(steps, sizes)
     # Two more than the graphs: the configurations with the manifest, and parity.
     with Reporter("export", graphs + 2) as reporter:
         pieces = trace(backbone, opset, reporter.update)
-        write_graphs(package, pieces, steps, precision, reporter.update)
+        write_graphs(package, backbone, pieces, steps, precision, reporter.update, sizes)
         write_configurations(package, backbone)
-        describe_package(backbone, package, steps, opset, precision).write(package)
+        describe_package(backbone, package, steps, opset, precision, sizes).write(package)
         reporter.update(graphs + 1, "parity")
         # One thread, so that the last digits do not depend on how the machine splits the work.
         parity = measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
         _require_fidelity(parity, precision)
         (package / PARITY).write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
-        describe_package(backbone, package, steps, opset, precision).write(package)
+        describe_package(backbone, package, steps, opset, precision, sizes).write(package)
         reporter.update(graphs + 2)
 
 
 def describe_package(
-    backbone: Backbone, package: Path, steps: Sequence[int], opset: int, precision: Precision
+    backbone: Backbone,
+    package: Path,
+    steps: Sequence[int],
+    opset: int,
+    precision: Precision,
+    sizes: Sequence[ImageSize] = (),
 ) -> PackageManifest:
     """The manifest of a package's present files."""
     files = [path for path in package.rglob("*") if path.is_file() and path != package / MANIFEST]
@@ -78,7 +94,7 @@ def describe_package(
         format=FORMAT_VERSION,
         family=backbone.family,
         opset=opset,
-        resolution=backbone.resolution,
+        resolution=backbone.width,
         latent_shape=backbone.latent_shape,
         times={str(k): tuple(few_step_times(k)) for k in steps},
         generators={str(k): _graph_spec(package, generator_graph(k)) for k in steps},
@@ -95,6 +111,7 @@ def describe_package(
             path.relative_to(package).as_posix(): FileRecord(file_sha256(path), path.stat().st_size)
             for path in sorted(files)
         },
+        sizes={str(size): _size_spec(backbone, package, steps, size) for size in sizes},
     )
 
 
@@ -107,6 +124,12 @@ def _require_fidelity(parity: dict[str, float | int], precision: Precision) -> N
             where=f"params.yaml: export.precision = {precision}",
             fix="Choose a precision with more bits; fp32 loses nothing.",
         )
+
+
+def _size_spec(backbone: Backbone, package: Path, steps: Sequence[int], size: ImageSize) -> SizeSpec:
+    with drawing_at(backbone, size):
+        generators = {str(k): _graph_spec(package, generator_graph(k, str(size))) for k in steps}
+        return SizeSpec(backbone.latent_shape, generators)
 
 
 def _graph_spec(package: Path, file: str) -> GraphSpec:

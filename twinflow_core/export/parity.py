@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ Array = NDArray[np.float32]
 
 
 def measure_parity(backbone: Backbone, generator: LoadedPackage) -> dict[str, float | int]:
-    """Compare images of all generators with torch's, on random and on all-zero noise, at batch 1 and 3.
+    """Compare images of all generators, at all sizes, with torch's, on random and on all-zero noise, at batch 1 and 3.
 
     Args:
         backbone: the model in torch, float32, on the CPU.
@@ -43,8 +44,8 @@ def measure_parity(backbone: Backbone, generator: LoadedPackage) -> dict[str, fl
     differences: list[Array] = []
     finite = True
     with _one_thread(), _without_warnings():
-        for steps in generator.manifest.nfe:
-            for noises, prompts in _cases(steps, backbone.latent_shape):
+        for size, steps in product(generator.manifest.size_names, generator.manifest.nfe):
+            for noises, prompts in _cases(steps, generator.manifest.at(size).latent_shape):
                 conditioning = backbone.encode_prompts(prompts)
                 served = generator.render(noises, generator.encode(prompts))
                 usable = np.isfinite(served)

@@ -182,28 +182,31 @@ class Generator:
                 self._previous = self._load(release)
             return self._previous
 
-    def generate(self, prompts: Sequence[str], seed: int = 0, steps: int = 1) -> Images:
+    def generate(
+        self, prompts: Sequence[str], seed: int = 0, steps: int = 1, size: str | None = None
+    ) -> Images:
         """One image a prompt.
 
         Args:
             prompts: any text; what is longer than the tokenizer's length is cut.
             seed: of the noise. The image at one position is the same for every batch size, within 1/255.
             steps: network evaluations an image.
+            size: `WIDTHxHEIGHT`, one that the package draws at; None for its own.
 
         Returns:
             uint8 [N, H, W, 3].
 
         Raises:
-            TwinflowError: the package has no generator for that many steps.
+            TwinflowError: the package has no generator for that many steps, or for that size.
         """
         serving = self._serving
-        manifest = serving.package.manifest
         serving.package.require_steps(steps)
-        images = [np.empty((0, manifest.resolution, manifest.resolution, 3), np.uint8)]
+        drawing = serving.package.manifest.at(size)
+        images = [np.empty((0, *drawing.pixels, 3), np.uint8)]
         for first in range(0, len(prompts), self._batch):
             batch = prompts[first : first + self._batch]
             keys = range(first, first + len(batch))
-            noises = np.stack([image_noise(seed, str(key), steps, manifest.latent_shape) for key in keys])
+            noises = np.stack([image_noise(seed, str(key), steps, drawing.latent_shape) for key in keys])
             images.append(serving.draw(batch, noises))
         return np.concatenate(images)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,6 +20,7 @@ from twinflow_core.runtime.package import (
     NOISES,
     GraphSpec,
     PackageManifest,
+    SizeSpec,
     read_manifest,
     verify_files,
 )
@@ -97,7 +99,8 @@ class LoadedPackage:
         self._threads = threads
         self._tokenizers = [PromptTokens(package, spec) for spec in manifest.tokenizers]
         self._text = self._open(manifest.text.file) if manifest.text else None
-        self._generators: dict[int, GraphSession] = {}
+        # By file.
+        self._generators: dict[str, GraphSession] = {}
         self._opening = Lock()
 
     @classmethod
@@ -131,14 +134,20 @@ class LoadedPackage:
 
     def warm_up(self, batch: int) -> None:
         """Draw once with every generator, at one image and at `batch`: memory is taken and kernels are chosen."""
-        for steps in self.manifest.nfe:
-            for rows in sorted({1, batch}):
-                noises = np.zeros((rows, steps, *self.manifest.latent_shape), np.float32)
-                self.render(noises, self.no_prompts(rows))
+        for size, steps, rows in product(self.manifest.size_names, self.manifest.nfe, sorted({1, batch})):
+            noises = np.zeros((rows, steps, *self.manifest.at(size).latent_shape), np.float32)
+            self.render(noises, self.no_prompts(rows))
         if self.manifest.text:
             self.encode([""] * batch)
 
-    def generate(self, prompts: Sequence[str], seed: int = 0, steps: int = 1, batch_size: int = 16) -> Images:
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seed: int = 0,
+        steps: int = 1,
+        batch_size: int = 16,
+        size: str | None = None,
+    ) -> Images:
         """One image a prompt.
 
         Args:
@@ -146,15 +155,16 @@ class LoadedPackage:
             seed: of the noise. The image at one position is the same for every batch size, within 1/255.
             steps: network evaluations an image, one of `manifest.nfe`.
             batch_size: images at once.
+            size: `WIDTHxHEIGHT`, one of `manifest.size_names`; None for the package's own.
 
         Returns:
             uint8 [N, H, W, 3].
 
         Raises:
-            TwinflowError: the package has no generator for that many steps.
+            TwinflowError: the package has no generator for that many steps, or for that size.
         """
         self.require_steps(steps)
-        shape = self.manifest.latent_shape
+        shape = self.manifest.at(size).latent_shape
         noises = [image_noise(seed, str(index), steps, shape) for index in range(len(prompts))]
         stacked = np.stack(noises) if noises else np.empty((0, steps, *shape), np.float32)
         return self.generate_from_noise(stacked, prompts, batch_size)
@@ -165,7 +175,7 @@ class LoadedPackage:
         """One image a prompt, from noises that the caller drew.
 
         Args:
-            noises: float32 [N, k, C, h, w]; k says how many evaluations to make.
+            noises: float32 [N, k, C, h, w]; k says how many evaluations to make, h and w of what size the images are.
             prompts: N texts.
             batch_size: images at once.
 
@@ -175,8 +185,7 @@ class LoadedPackage:
         Raises:
             TwinflowError: the package has no generator for k steps.
         """
-        side = self.manifest.resolution
-        batches = [np.empty((0, side, side, 3), np.uint8)]
+        batches = [np.empty((0, *self._drawing(noises).pixels, 3), np.uint8)]
         for first in range(0, len(prompts), batch_size):
             rows = slice(first, first + batch_size)
             batches.append(to_pixels(self.render(noises[rows], self.encode(prompts[rows]))))
@@ -222,13 +231,15 @@ class LoadedPackage:
         """Images float32 [N, 3, H, W] in [0, 1], all in one batch.
 
         Args:
-            noises: [N, k, C, h, w].
+            noises: [N, k, C, h, w]; h and w say of what size the images are.
             prompts: N rows, from `encode` or from the model's own pipeline.
 
         Raises:
             TwinflowError: the package has no generator for k steps.
         """
-        session = self._generator(noises.shape[1])
+        steps = noises.shape[1]
+        self.require_steps(steps)
+        session = self._opened(self._drawing(noises).generators[str(steps)].file)
         # The graph counts evaluations first, so that each step's noise is one block of memory.
         by_step = np.ascontiguousarray(noises.swapaxes(0, 1))
         return session.run({NOISES: by_step, **prompts.filled_up(self._tokens).parts})[0]
@@ -239,12 +250,16 @@ class LoadedPackage:
         generator = next(iter(self.manifest.generators.values()))
         return next(int(spec.shape[1]) for spec in generator.inputs if spec.name == EMBEDS)
 
-    def _generator(self, steps: int) -> GraphSession:
-        self.require_steps(steps)
+    def _drawing(self, noises: NDArray[np.float32]) -> SizeSpec:
+        """What draws from noises of this shape; for a shape that none has, the package's own, which says so."""
+        specs = (self.manifest.at(size) for size in self.manifest.size_names)
+        return next((spec for spec in specs if spec.latent_shape == noises.shape[2:]), self.manifest.at())
+
+    def _opened(self, file: str) -> GraphSession:
         with self._opening:
-            if steps not in self._generators:
-                self._generators[steps] = self._open(self.manifest.generators[str(steps)].file)
-            return self._generators[steps]
+            if file not in self._generators:
+                self._generators[file] = self._open(file)
+            return self._generators[file]
 
     def require_steps(self, steps: int) -> None:
         """Refuse a number of evaluations that the package has no generator for. Raises `TwinflowError`."""

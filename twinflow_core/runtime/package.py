@@ -24,9 +24,9 @@ DROPPED = ("vae", "default_negative")
 GET_AGAIN = "Fetch the package from the registry again, or redo the export stage."
 
 
-def generator_graph(steps: int) -> str:
-    """The file that makes images in `steps` evaluations."""
-    return f"nfe{steps}.onnx"
+def generator_graph(steps: int, size: str = "") -> str:
+    """The file that makes images in `steps` evaluations, of the package's own size or of another."""
+    return f"nfe{steps}_{size}.onnx" if size else f"nfe{steps}.onnx"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,25 @@ class TokenizerSpec:
 
 
 @dataclass(frozen=True)
+class SizeSpec:
+    """What draws images of one size.
+
+    Attributes:
+        latent_shape: (C, h, w) of one image's noise.
+        generators: the graphs from noise to images, by NFE (as text).
+    """
+
+    latent_shape: tuple[int, int, int]
+    generators: dict[str, GraphSpec]
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """(H, W) of the images."""
+        height, width = next(iter(self.generators.values())).outputs[0].shape[2:]
+        return (int(height), int(width))
+
+
+@dataclass(frozen=True)
 class FileRecord:
     """A file's SHA-256 in hexadecimal and its size in bytes."""
 
@@ -80,10 +99,10 @@ class PackageManifest:
         format: version of this document.
         family: the model family, e.g. "sd3".
         opset: ONNX opset of all graphs.
-        resolution: side of the images in pixels.
-        latent_shape: (C, h, w) of one image's noise.
+        resolution: side of the package's own square images in pixels.
+        latent_shape: (C, h, w) of one such image's noise.
         times: the times t at which a generator evaluates its network, by NFE (as text).
-        generators: the graphs from noise to images, by NFE (as text).
+        generators: the graphs from noise to these images, by NFE (as text).
         text: the graph from token ids to prompt embeddings; None in a package that takes embeddings alone, as
             those of some families were in format 2.
         tokenizers: what gives the text graph's inputs.
@@ -92,6 +111,7 @@ class PackageManifest:
         sampler: what the generators compute, in words and formulas.
         noise: how a seed becomes noise, by name.
         provenance: the pipeline's class, the SHA-256 of the denoiser's weights, and the libraries that made the graphs.
+        sizes: what draws images of other sizes, by `WIDTHxHEIGHT`.
     """
 
     format: int
@@ -108,6 +128,29 @@ class PackageManifest:
     sampler: str = ""
     noise: str = ""
     provenance: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, SizeSpec] = field(default_factory=dict)
+
+    @property
+    def size_names(self) -> list[str]:
+        """All sizes of images, `WIDTHxHEIGHT`; the package's own is the first."""
+        return [f"{self.resolution}x{self.resolution}", *self.sizes]
+
+    def at(self, size: str | None = None) -> SizeSpec:
+        """What draws images of a size, the package's own if None.
+
+        Raises:
+            TwinflowError: the package does not draw at that size.
+        """
+        if size is None or size == self.size_names[0]:
+            return SizeSpec(self.latent_shape, self.generators)
+        if size not in self.sizes:
+            raise TwinflowError(
+                f"The package does not draw images of {size} pixels.",
+                where="size",
+                fix=f"Use one of: {', '.join(self.size_names)}; or add it to export.sizes in params.yaml and export "
+                "again.",
+            )
+        return self.sizes[size]
 
     @property
     def nfe(self) -> list[int]:
@@ -116,7 +159,10 @@ class PackageManifest:
 
     def write(self, package: Path) -> None:
         """Save as manifest.json in the package."""
-        text = json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False)
+        document = asdict(self)
+        if not self.sizes:
+            del document["sizes"]
+        text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
         (package / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -178,18 +224,21 @@ def file_sha256(path: Path) -> str:
 
 
 def _parse(document: dict[str, Any]) -> PackageManifest:
-    channels, height, width = document["latent_shape"]
     document = {name: value for name, value in document.items() if name not in DROPPED}
     text = None if document["text"] is None else _graph(document["text"])
     return PackageManifest(
         **{
             **document,
-            "latent_shape": (int(channels), int(height), int(width)),
+            "latent_shape": _latent_shape(document),
             "times": {steps: tuple(times) for steps, times in document["times"].items()},
-            "generators": {steps: _graph(graph) for steps, graph in document["generators"].items()},
+            "generators": _generators(document),
             "text": text,
             "tokenizers": tuple(_tokenizers(document["tokenizers"], text)),
             "files": {name: FileRecord(**record) for name, record in document["files"].items()},
+            "sizes": {
+                size: SizeSpec(_latent_shape(spec), _generators(spec))
+                for size, spec in document.get("sizes", {}).items()
+            },
         }
     )
 
@@ -201,6 +250,15 @@ def _tokenizers(documents: Iterable[Any], text: GraphSpec | None) -> Iterator[To
             yield TokenizerSpec(each, text.inputs[place].name if text else "")
         else:
             yield TokenizerSpec(**{**each, "wording": Wording(**each["wording"])})
+
+
+def _latent_shape(document: dict[str, Any]) -> tuple[int, int, int]:
+    channels, height, width = document["latent_shape"]
+    return (int(channels), int(height), int(width))
+
+
+def _generators(document: dict[str, Any]) -> dict[str, GraphSpec]:
+    return {steps: _graph(graph) for steps, graph in document["generators"].items()}
 
 
 def _graph(document: dict[str, Any]) -> GraphSpec:

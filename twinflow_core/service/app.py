@@ -41,7 +41,7 @@ class Limits:
 
 
 class ImageRequest(BaseModel):
-    """What to draw. The same prompt, seed, steps and version give the same image, within 1/255."""
+    """What to draw. The same prompt, seed, steps, size and version give the same image, within 1/255."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -50,6 +50,12 @@ class ImageRequest(BaseModel):
     steps: Annotated[
         int, Field(ge=1, description="Network evaluations; GET /model lists those there are.")
     ] = 1
+    size: Annotated[
+        str | None,
+        Field(
+            max_length=16, description="WIDTHxHEIGHT; GET /model lists those there are, the first if null."
+        ),
+    ] = None
     version: Annotated[
         Literal["champion", "previous"], Field(description="What the channel serves, or served before.")
     ] = "champion"
@@ -108,7 +114,7 @@ def _add_image(app: FastAPI, generator: Generator, batcher: MicroBatcher, metric
         with batcher.admit():
             serving = await _version(generator, wanted.version)
             serving.package.require_steps(wanted.steps)
-            drawn = await batcher.draw(serving, wanted.prompt, wanted.seed, wanted.steps)
+            drawn = await batcher.draw(serving, wanted.prompt, wanted.seed, wanted.steps, wanted.size)
         seconds = time.perf_counter() - began
         metrics.images.labels(serving.release.version[:12]).inc()
         metrics.batch.observe(drawn.batch)
@@ -136,7 +142,7 @@ def _add_state(app: FastAPI, generator: Generator, metrics: Metrics) -> None:
 
     @app.get("/model")
     async def model() -> dict[str, Any]:
-        """What is served: versions, steps, size, and what it runs on."""
+        """What is served: versions, steps, sizes, and what it runs on."""
         serving = generator.serving
         return {
             "version": serving.release.version,
@@ -144,6 +150,7 @@ def _add_state(app: FastAPI, generator: Generator, metrics: Metrics) -> None:
             "previous": serving.release.previous,
             "steps": serving.package.manifest.nfe,
             "resolution": serving.package.manifest.resolution,
+            "sizes": serving.package.manifest.size_names,
             "provider": serving.package.provider.name,
             "skipped": dict(serving.package.provider.skipped),
         }

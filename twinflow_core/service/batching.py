@@ -48,10 +48,12 @@ class _Job:
     prompt: str
     seed: int
     steps: int
+    latent_shape: tuple[int, int, int]
     done: asyncio.Future[tuple[Pixels, int]] = field(repr=False)
 
     def goes_with(self, other: _Job) -> bool:
-        return self.serving is other.serving and self.steps == other.steps
+        alike = self.steps == other.steps and self.latent_shape == other.latent_shape
+        return self.serving is other.serving and alike
 
 
 class MicroBatcher:
@@ -82,14 +84,18 @@ class MicroBatcher:
         """
         return Admission(self)
 
-    async def draw(self, serving: Serving, prompt: str, seed: int, steps: int) -> Drawn:
-        """Draw one picture with one version, together with whatever else is asked of it.
+    async def draw(
+        self, serving: Serving, prompt: str, seed: int, steps: int, size: str | None = None
+    ) -> Drawn:
+        """Draw one picture with one version, together with whatever else is asked of it at that size.
 
         Raises:
+            TwinflowError: the version does not draw at that size.
             InfrastructureError: ONNX Runtime failed.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(serving, prompt, seed, steps, loop.create_future())
+        shape = serving.package.manifest.at(size).latent_shape
+        job = _Job(serving, prompt, seed, steps, shape, loop.create_future())
         self._waiting.append(job)
         self._arrived.set()
         pixels, batch = await job.done
@@ -161,8 +167,7 @@ def as_png(pixels: Pixels) -> bytes:
 
 def _draw(batch: list[_Job]) -> Pixels:
     first = batch[0]
-    shape = first.serving.package.manifest.latent_shape
-    noises = np.stack([image_noise(job.seed, IMAGE_KEY, first.steps, shape) for job in batch])
+    noises = np.stack([image_noise(job.seed, IMAGE_KEY, job.steps, job.latent_shape) for job in batch])
     return first.serving.draw([job.prompt for job in batch], noises)
 
 

@@ -17,7 +17,8 @@ def export(params: Params, root: Path) -> None:
     """models/candidate to export/: graphs, weights, configurations, parity.json, manifest.json."""
     backbone = load_backbone(root / "models/candidate", params.data.resolution)
     with whole_folder(root / OUTPUT) as package:
-        build_package(backbone, package, params.export.steps, params.export.opset, params.export.precision)
+        options = params.export
+        build_package(backbone, package, options.steps, options.opset, options.precision, options.sizes)
 
 
 if __name__ == "__main__":

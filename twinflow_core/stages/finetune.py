@@ -18,6 +18,7 @@ from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
 from twinflow_core.stages.entry import run_stage
+from twinflow_core.training.bucket_schedule import require_full_batches
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.launch import launch
 from twinflow_core.training.loop import Training
@@ -71,6 +72,7 @@ def _training(backbone: Backbone, params: Params, root: Path, resume: Resume, ra
     samples = resume.folder / "samples"
     sheet = SampleSheet(backbone, validation, samples, params.finetune.seed, saves=ranks.first)
     train = EncodedData.load(root / ENCODED, "train")
+    require_full_batches(train, params.finetune.batch_size)
     # Ranks move their shards themselves.
     device = "cuda" if ranks is ALONE and torch.cuda.is_available() else None
     options = finetune_options(params.finetune, backbone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -12,22 +13,45 @@ from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.encoding.joined import Joined
-from twinflow_core.encoding.shard_files import CAPTION, EMPTY_CAPTION, LATENTS, encoded_shards
+from twinflow_core.encoding.shard_files import CAPTION, EMPTY_CAPTION, LATENTS, bucket_name, encoded_shards
 from twinflow_core.errors import TwinflowError
 
-__all__ = ["EMPTY_CAPTION", "EncodedData"]
+__all__ = ["EMPTY_CAPTION", "Bucket", "EncodedData"]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Rows whose latents have one shape.
+
+    Attributes:
+        name: `WIDTHxHEIGHT` of the images; empty where the data have no buckets.
+        rows: their numbers.
+        shape: (C, H, W) of one row's latents.
+    """
+
+    name: str
+    rows: range
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class EncodedData:
     """Latents [N, C, H, W], caption number of each row [N], conditioning of the K captions (0 is empty).
 
-    What `load` gives is mapped from the shards: a batch reads its own rows from disk, the rest is not in memory.
+    H and W are those of the row's bucket: rows that are taken together come from one. Without buckets all rows
+    are taken for one. What `load` gives is mapped from the shards: a batch reads its own rows from disk, the rest is
+    not in memory.
     """
 
     latents: Tensor | Joined[Tensor]
     caption: Tensor
     conditioning: Conditioning | Joined[Conditioning]
+    buckets: tuple[Bucket, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.buckets:
+            everything = Bucket("", range(len(self.latents)), tuple(self.latents[:1].shape[1:]))
+            object.__setattr__(self, "buckets", (everything,))
 
     @classmethod
     def load(cls, folder: Path, split: str) -> EncodedData:
@@ -45,25 +69,25 @@ class EncodedData:
             raise TwinflowError(
                 "The encoded data are missing.", where=f"{folder}: {split}", fix="Run the encode stage."
             )
-        latents, captions, conditionings, known = [], [], [], 0
-        for path in shards:
-            shard, conditioning = _opened(path)
-            latents.append(shard[LATENTS])
-            captions.append(shard[CAPTION] + known)
-            conditionings.append(conditioning)
-            known += len(conditioning)
-        return cls(Joined(latents, torch.cat), torch.cat(captions), Joined(conditionings, Conditioning.cat))
+        latents: list[Tensor] = []
+        captions, conditionings, buckets, known, rows = [], [], [], 0, 0
+        for name, paths in groupby(shards, bucket_name):
+            first = rows
+            for path in paths:
+                shard, conditioning = _opened(path)
+                latents.append(shard[LATENTS])
+                captions.append(shard[CAPTION] + known)
+                conditionings.append(conditioning)
+                known += len(conditioning)
+                rows += len(shard[LATENTS])
+            buckets.append(Bucket(name, range(first, rows), tuple(latents[-1].shape[1:])))
+        joined = Joined(conditionings, Conditioning.cat)
+        return cls(Joined(latents, torch.cat), torch.cat(captions), joined, tuple(buckets))
 
     @property
     def empty(self) -> Conditioning:
         """The conditioning of the empty caption, one row."""
         return self.conditioning[EMPTY_CAPTION : EMPTY_CAPTION + 1]
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one row."""
-        _, channels, height, width = self.latents[:1].shape
-        return (channels, height, width)
 
     def __len__(self) -> int:
         return len(self.latents)

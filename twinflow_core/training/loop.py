@@ -16,7 +16,8 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.progress import Reporter
 from twinflow_core.training.best import best_step, save_best, take_best
-from twinflow_core.training.draws import batch_rows, uniform
+from twinflow_core.training.bucket_schedule import BucketSchedule
+from twinflow_core.training.draws import uniform
 from twinflow_core.training.ema import effective_decay, update_average
 from twinflow_core.training.encoded import EMPTY_CAPTION, EncodedData
 from twinflow_core.training.execution import make_networks, make_twins, reduced_precision
@@ -67,6 +68,7 @@ class Training:
         self.averaged, self.base = make_twins(self.online, needs_base(options), ranks, options.precision)
         self.objective = make_objective(options, self.base)
         self.data, self.validation = data, validation
+        self.schedule = BucketSchedule(data.buckets, options.seed, options.steps)
         self.options = options
         self.resume = resume
         self.watch = watch
@@ -162,11 +164,12 @@ class Training:
         options = self.options
         shares = {role: options.shares.get(role, 0.0) for role in self.objective.roles}
         counts = role_counts(shares, step, options.batch_size)
-        rows = batch_rows(options.seed, step, options.batch_size, len(self.data))
+        turn = self.schedule.turn(step)
+        rows = turn.rows(options.seed, options.batch_size)
         captions = self.data.caption[rows]
         dropped = uniform(options.seed, step, "caption dropout", len(rows)) < options.caption_dropout
         captions = torch.where(dropped, torch.full_like(captions, EMPTY_CAPTION), captions)
-        draws = draw_step(options.seed, step, counts, self.data.latent_shape, options.data_free)
+        draws = draw_step(options.seed, step, counts, turn.bucket.shape, options.data_free)
         return rows_here(
             self.data, rows, captions, draws, counts, self.ranks, self.device, options.accumulation
         )

@@ -23,7 +23,7 @@ class SampleSheet:
 
     Args:
         backbone: decodes the latents.
-        data: whose first captions are drawn.
+        data: whose first captions are drawn, in the shape of their rows.
         folder: where the sheets go; made if it is missing.
         seed: of the noise.
         saves: whether to decode and save; the other ranks only do their part of the sampling.
@@ -37,7 +37,7 @@ class SampleSheet:
         self.folder = folder
         captions = data.caption[torch.arange(PICTURES) % len(data)]
         self.conditioning = data.conditioning[captions]
-        self.noises = [normal(seed, k, "sample sheet", (k, PICTURES, *data.latent_shape)) for k in STEPS]
+        self.noises = [normal(seed, k, "sample sheet", (k, PICTURES, *data.buckets[0].shape)) for k in STEPS]
 
     @torch.no_grad()
     def draw(self, velocity: Velocity, step: int) -> None:

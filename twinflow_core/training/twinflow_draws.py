@@ -46,7 +46,7 @@ def at_equal_times(draws: StepDraws, rows: slice) -> StepDraws:
 
 
 def draw_step(
-    seed: int, step: int, counts: RoleCounts, shape: tuple[int, int, int], data_free: bool = False
+    seed: int, step: int, counts: RoleCounts, shape: tuple[int, ...], data_free: bool = False
 ) -> StepDraws:
     """All draws of a step.
 

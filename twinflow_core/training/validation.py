@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from twinflow_core.finetune_params import FinetuneParams
-from twinflow_core.training.draws import batch_rows
+from twinflow_core.training.bucket_schedule import Turn
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.objectives import Objective
 from twinflow_core.training.rank_rows import rows_here
@@ -31,7 +31,7 @@ def validation_loss(
     device: torch.device,
     ranks: Ranks,
 ) -> float:
-    """One batch's loss, comparable from step to step of a run.
+    """The loss of one batch of every bucket, weighted by their rows; comparable from step to step of a run.
 
     Args:
         objective: as in training; its warm-ups count as over.
@@ -45,11 +45,15 @@ def validation_loss(
     counts = role_counts(
         {role: options.shares.get(role, 0.0) for role in objective.roles}, 0, options.batch_size
     )
-    rows = batch_rows(options.seed, 0, options.batch_size, len(data))
-    draws = draw_step(options.seed, STEP, counts, data.latent_shape, options.data_free)
     networks = Networks(averaged, averaged, base)
     lost = 0.0
-    for part in rows_here(data, rows, data.caption[rows], draws, counts, ranks, device, options.accumulation):
-        # Each part's loss is its share of a mean over all rows.
-        lost += objective.loss(networks, part, options.steps).metrics["loss"]
+    for bucket in data.buckets:
+        rows = Turn(bucket, 0).rows(options.seed, options.batch_size)
+        draws = draw_step(options.seed, STEP, counts, bucket.shape, options.data_free)
+        share = len(bucket.rows) / len(data)
+        for part in rows_here(
+            data, rows, data.caption[rows], draws, counts, ranks, device, options.accumulation
+        ):
+            # Each part's loss is its share of a mean over all rows.
+            lost += share * objective.loss(networks, part, options.steps).metrics["loss"]
     return sum(each["loss"] for each in ranks.gather({"loss": lost}))
