@@ -113,7 +113,7 @@ def _text_encoder(tokens: int) -> Gemma2Model:
         num_key_value_heads=1,
         head_dim=8,
         query_pre_attn_scalar=8,
-        # Both so small that they matter: the instruction is longer, and most logits are larger.
+        # Both so small that they matter: the instruction is longer, and many logits are larger.
         sliding_window=16,
         attn_logit_softcapping=0.01,
         pad_token_id=0,
