@@ -50,14 +50,19 @@ def run_apart(case: Case, seconds: float) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.plan_check.case", json.dumps(asdict(case)), str(out)]
         try:
             done = subprocess.run(
-                command, timeout=max(seconds, 0.1), stderr=subprocess.PIPE, text=True, check=False
+                command,
+                timeout=max(seconds, 0.1),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             return {"failed": "out of time"}
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             raised = [line for line in lines if RAISED.match(line)]
-            return {"failed": (raised or lines)[-1][:300]}
+            return {"failed": (raised or lines or [f"exit code {done.returncode}"])[-1][:300]}
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         return found
 

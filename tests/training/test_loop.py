@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.encoded import EncodedData
+from twinflow_core.training.execution import make_networks
 from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.ranks import ALONE
 from twinflow_core.training.roles import Role
@@ -162,12 +164,24 @@ def test_short_floats_stay_near_long_ones(folder: Path, tmp_path: Path) -> None:
     assert first[1]["loss_fake"] == pytest.approx(first[0]["loss_fake"], rel=0.02)
 
 
-def test_a_compiled_network_is_one_graph_with_the_same_output(folder: Path) -> None:
+def test_a_compiled_network_is_one_graph_with_the_same_output_and_leaves_open_the_rows_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, given: list[object]) -> object:
+        opened.append(len({str(each) for each in given if isinstance(each, torch.SymInt)}))
+        return graph.forward
+
+    compiled = partial(torch.compile, fullgraph=True, backend=backend)
+    monkeypatch.setattr("twinflow_core.training.execution.torch.compile", compiled)
     velocity = load_backbone(folder).velocity.copy()
     torch.nn.init.normal_(velocity.target_time.embed.linear_2.weight)
+    network = make_networks(velocity, velocity, None, compiled=True).online
     data = data_of(load_backbone(folder))
-    compiled = torch.compile(velocity, dynamic=True, fullgraph=True, backend="eager")
-    for rows in (2, 3):
+    for rows in (2, 3, 5):
         t = torch.linspace(0.1, 0.9, rows)
         inputs = (data.latents[:rows], t, t / 2, data.conditioning[data.caption[:rows]])
-        assert torch.allclose(compiled(*inputs), velocity(*inputs), atol=1e-6)
+        assert torch.allclose(network(*inputs), velocity(*inputs), atol=1e-6)
+    # The first call knows no other; the second is compiled for all that come.
+    assert opened == [0, 1]

@@ -63,11 +63,12 @@ def make_networks(online: Velocity, averaged: Velocity, base: Velocity | None, c
 
     Args:
         online, averaged, base: the modules.
-        compiled: whether to compile them. Row counts differ from call to call, so shapes are left open.
+        compiled: whether to compile them. Only row counts differ from call to call, so from the second on they alone
+            are left open: where all sizes are, torch 2.13 cannot compile Sana.
     """
 
     def prepared(network: Velocity) -> Network:
-        wrapped: Any = torch.compile(network, dynamic=True) if compiled else network
+        wrapped: Any = torch.compile(network) if compiled else network
         return wrapped
 
     return Networks(prepared(online), prepared(averaged), prepared(base) if base is not None else None)
