@@ -33,6 +33,8 @@ OTHER_DECODERS = ("flux2-klein", "sana", "qwen-image")
 # Prompts of unlike lengths: the mask matters.
 PROMPTS = ["a red circle", "", "three yellow squares above one blue triangle"]
 OPSET = 20
+# Height and width; not square, so that one taken for the other shows.
+SIZE = (32, 64)
 # Of latents that are some units wide; the issue allows 1e-4 of the range.
 TOLERANCE = 5e-5
 
@@ -42,6 +44,7 @@ class Traced:
 
     def __init__(self, folder: Path) -> None:
         self.backbone: Backbone = load_backbone(folder)
+        self.backbone.at_size(*SIZE)
         self.graphs = DenoiserGraphs(self.backbone, OPSET)
         self.conditioning = self.backbone.encode_prompts(PROMPTS)
 
@@ -159,6 +162,7 @@ def test_one_evaluation_in_the_transformers_own_words(traced: Traced) -> None:
 @pytest.mark.parametrize("family", OTHER_DECODERS)
 def test_decoders(family: str, tmp_path: Path) -> None:
     backbone = load_backbone(BUILDERS[family](tmp_path / "pipeline"))
+    backbone.at_size(*SIZE)
     latents = torch.randn(EXAMPLE_BATCH, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
     model = export_model(MarkedDecoder(backbone), {"latents": latents}, list(MarkedDecoder.outputs), OPSET)
     session = opened(model)
