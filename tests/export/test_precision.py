@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from twinflow_core.errors import TwinflowError
-from twinflow_core.export.compose import Composition
+from twinflow_core.export.compose import Composition, axes
 from twinflow_core.export.package import LOWEST_PSNR, _require_fidelity
 from twinflow_core.export.precision import NARROW, Precision, in_precision, weight_bytes
 
@@ -45,6 +45,17 @@ def run(model: ir.Model, given: dict[str, Any]) -> NDArray[np.float32]:
     return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, given)[0]
 
 
+def placed(model: ir.Model) -> ir.Model:
+    """The model as the one piece of a composition, which is how generators hold it."""
+    whole = Composition(20)
+    given = [
+        whole.input(str(each.name), each.dtype or ir.DataType.FLOAT, axes(each))
+        for each in model.graph.inputs
+    ]
+    (output,) = whole.place(model, *given)
+    return whole.finish({"output": (output, axes(model.graph.outputs[0]))})
+
+
 def signal_to_noise(exact: NDArray[np.float32], found: NDArray[np.float32]) -> float:
     return float(10 * np.log10(np.square(exact).mean() / np.square(found - exact).mean()))
 
@@ -59,6 +70,7 @@ def test_fewer_bits_stay_close(denoiser: ir.Model, precision: Precision, decibel
     assert signal_to_noise(exact, found) > decibels
     assert weight_bytes(smaller) < 0.65 * weight_bytes(denoiser)
     np.testing.assert_array_equal(run(denoiser, given), exact)
+    np.testing.assert_array_equal(run(placed(smaller), given), found)
 
 
 def test_narrow_matrices_and_single_rows_keep_their_weights(denoiser: ir.Model) -> None:

@@ -47,7 +47,11 @@ def in_precision(model: ir.Model, precision: Precision) -> ir.Model:
         return model
     proto = ir.to_proto(model)
     with _quiet():
-        return ir.from_proto(_float16(proto) if precision == "fp16" else _weight_only(proto, BITS[precision]))
+        smaller = _float16(proto) if precision == "fp16" else _weight_only(proto, BITS[precision])
+    converted = ir.from_proto(smaller)
+    # The converters put their casts at the end; what copies a graph meets each value before its uses.
+    converted.graph.sort()
+    return converted
 
 
 def _weight_only(proto: onnx.ModelProto, bits: int) -> onnx.ModelProto:
