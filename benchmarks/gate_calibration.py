@@ -45,6 +45,7 @@ FAMILY_MARGIN = 0.10
 AT_ONCE = 250
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def differences(look: Look, correct: Array, resamples: int) -> Array:
     return means[:, :, :trials] - means[:, :, trials:]
 
 
-def decide(draws: Array, look: Look, level: float) -> tuple[Array, Array, Array]:
+def decide(draws: Array, look: Look, level: float) -> tuple[Flags, Flags, Array]:
     """Of draws [R, T, trials]: which pass, which fail, and half the width of each interval."""
     prompts = look.task_prompts
     bounds = np.array(

@@ -24,7 +24,7 @@ from benchmarks.drawn_batch import draw_batch
 from benchmarks.machine import machine_fingerprint
 from benchmarks.result_file import tell_result
 from twinflow_core.backbones.backbone import Backbone
-from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.conditioning import POOLED, Conditioning
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
 from twinflow_core.export.layout import write_graphs
@@ -65,7 +65,7 @@ def denoiser(backbone: Backbone, session: GraphSession, batch: int, steps: int) 
     inputs = {
         "hidden_states": x.numpy(),
         "encoder_hidden_states": conditioning.prompt_embeds.numpy(),
-        "pooled_projections": conditioning.pooled.numpy(),
+        "pooled_projections": conditioning.tensors()[POOLED].numpy(),
         "timestep": np.full(batch, 1000.0, np.float32),
     }
     doubled, t = x.repeat(2, 1, 1, 1), torch.ones(2 * batch)
@@ -130,7 +130,7 @@ def _export(backbone: Backbone, folder: Path, opset: int) -> Path:
     def told(done: int, name: str) -> None:
         print(f"exported {name}", flush=True)
 
-    write_graphs(folder, trace(backbone, opset, told), [1], "fp32", told)
+    write_graphs(folder, backbone, trace(backbone, opset, told), [1], "fp32", told)
     return folder
 
 

@@ -157,12 +157,12 @@ def measure(model: Path, batches: Sequence[int], rounds: int, threads: int) -> d
     provider = choose_provider("auto")
     backbone = load_backbone(model)
     with tempfile.TemporaryDirectory() as folder:
-        packages = {each: Path(folder) / each for each in PRECISIONS}
+        packages: dict[Precision, Path] = {each: Path(folder) / each for each in PRECISIONS}
         pieces = trace(backbone, params.export.opset, _told("traced"))
         for precision, package in packages.items():
             package.mkdir()
-            write_graphs(package, pieces, [1], precision, _told(precision))
-        sessions = {
+            write_graphs(package, backbone, pieces, [1], precision, _told(precision))
+        sessions: dict[str, GraphSession] = {
             name: GraphSession(package / generator_graph(1), provider.name, threads)
             for name, package in packages.items()
         }

@@ -214,7 +214,7 @@ def _plain_against_ours(training: Training, device: torch.device) -> float:
     rows = torch.arange(options.batch_size) % len(training.data)
     conditioning = training.data.conditioning[training.data.caption[rows]].to(device)
     batch = Batch(training.data.latents[rows].to(device), conditioning, training.data.empty.to(device))
-    draws = draw_step(0, 0, counts, training.data.latent_shape).to(device)
+    draws = draw_step(0, 0, counts, training.data.buckets[0].shape).to(device)
     ways = ways_of(training.networks, batch, draws, counts, options)
     pair = {name: ways[name] for name in ("plain", "ours")}
     seconds = take_turns(pair, ROUNDS, training.online, device, options.precision)

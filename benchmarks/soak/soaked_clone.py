@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def soak_in_a_clone(
     with SoakedClone(work / name) as clone:
         for at, number in cells:
             key = f"{at} {number}"
-            ledger.run(key, lambda at=at, number=number: strike(clone, at, number))
+            ledger.run(key, partial(strike, clone, at, number))
             if not ledger.cells[key]["passed"]:
                 clone.kill_everything()
     return ledger

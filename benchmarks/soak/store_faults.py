@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from functools import partial
 from pathlib import Path
 
 from benchmarks.soak.ledger import Cell, Ledger
@@ -118,6 +119,6 @@ def soak_store(connection: S3Connection, bucket: str, work: Path, storms: int) -
         kind = list(FAULTS)[number % len(FAULTS)]
         ledger.run(
             f"{kind} {number:03d}",
-            lambda kind=kind, number=number: one_storm(connection, bucket, work / "storms", kind, number),
+            partial(one_storm, connection, bucket, work / "storms", kind, number),
         )
     return ledger
