@@ -44,16 +44,16 @@ class TextRecipe(_Strict):
 class FlowRecipe(_Strict):
     """The denoiser and its flow-matching pretraining."""
 
-    layers: int = Field(6, ge=1)
-    heads: int = Field(5, ge=1)
-    head_width: int = Field(32, ge=8)
+    layers: int = Field(12, ge=1)
+    heads: int = Field(4, ge=1)
+    head_width: int = Field(28, ge=8)
     patch: int = Field(2, ge=1)
     images: int = Field(40_000, ge=1, description="pictures rendered and encoded once")
     task_weights: tuple[float, ...] = Field(
         (0.07, 0.12, 0.2, 0.13, 0.22, 0.26), description="share of each of the six tasks, in their order"
     )
-    steps: int = Field(6_800, ge=1, description="length of the whole run, decay included")
-    decay: int = Field(1600, ge=0, description="last steps, over which the rates fall to zero")
+    steps: int = Field(5_400, ge=1, description="length of the whole run, decay included")
+    decay: int = Field(1500, ge=0, description="last steps, over which the rates fall to zero")
     warmup: int = Field(100, ge=0)
     batch: int = Field(64, ge=4)
     muon_lr: float = Field(0.01, ge=0, description="rate of the hidden matrices; 0: AdamW trains them too")
@@ -67,7 +67,7 @@ class FlowRecipe(_Strict):
     layout_weight: float = Field(
         0.1, ge=0, description="weight of the layout loss on inner features; 0: none"
     )
-    layout_block: int = Field(3, ge=0, description="block whose image features the layout is read from")
+    layout_block: int = Field(6, ge=0, description="block whose image features the layout is read from")
     guidance: float = Field(2.5, ge=1, description="scale the score is measured at")
     shift: float = Field(1.0, gt=0, description="time shift of the sampler; above 1: more steps near noise")
     score_every: int = Field(1500, ge=1)
