@@ -123,8 +123,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sized_package(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_pipeline` exported for NFE 1 and 2 at 32x32 and 64x32: most of a minute, so users share xdist's group
-    "export"."""
+    """`tiny_pipeline` exported for NFE 1 and 2 at 32x32 and 64x32: most of a minute."""
     from twinflow_core.backbones.loading import load_backbone
     from twinflow_core.export.package import build_package
     from twinflow_core.image_size import ImageSize

@@ -174,7 +174,6 @@ def test_people_are_told_what_they_may_do_next(
     assert told[2:] == ["metrics: the same", "params: the same", "lineage: the same", "files: the same"]
 
 
-@pytest.mark.xdist_group("pipeline")
 def test_an_approved_version_goes_to_production_by_command(
     clone: Path, versions: list[str], services: Services
 ) -> None:

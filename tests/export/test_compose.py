@@ -58,7 +58,6 @@ def test_a_piece_placed_twice_shares_its_weights() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("export")
 def test_text_encoders_equal_encode_prompt(tiny_package: Path, tiny_pipeline: Path) -> None:
     backbone = load_backbone(tiny_pipeline)
     pipeline = backbone.pipeline
@@ -79,7 +78,6 @@ def test_text_encoders_equal_encode_prompt(tiny_package: Path, tiny_pipeline: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("export")
 def test_more_evaluations_take_no_more_weights(tiny_package: Path) -> None:
     one, two = (
         onnx.load(tiny_package / f"nfe{steps}.onnx", load_external_data=False).graph.initializer

@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5
 
 

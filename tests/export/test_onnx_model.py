@@ -11,7 +11,7 @@ import pytest
 
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 
 def graph_files(package: Path) -> list[Path]:

@@ -52,7 +52,6 @@ def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.external
 @pytest.mark.slow
-@pytest.mark.xdist_group("export")
 def test_optimum_draws_what_diffusers_draws(
     other_python: Path, tiny_package: Path, tiny_pipeline: Path
 ) -> None:

@@ -16,7 +16,7 @@ from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.export.parity import HIGHEST_PSNR, measure_parity, round_up
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
-with_package = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+with_package = [pytest.mark.slow]
 
 
 @given(st.floats(1e-12, 1.0))

@@ -16,7 +16,7 @@ from twinflow_core.export.compose import Composition, axes
 from twinflow_core.export.package import LOWEST_PSNR, _require_fidelity
 from twinflow_core.export.precision import NARROW, Precision, in_precision, weight_bytes
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

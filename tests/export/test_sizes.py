@@ -21,7 +21,7 @@ from twinflow_core.runtime.loaded_package import LoadedPackage, to_pixels
 from twinflow_core.runtime.package import read_manifest
 from twinflow_core.sampling.few_step import sample_few_steps
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 PROMPTS = ["a red circle", "two blue squares", ""]
 WIDE = "64x32"

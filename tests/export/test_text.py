@@ -17,7 +17,7 @@ from twinflow_core.export.text import text_graphs, tokenizers
 from twinflow_core.runtime.package import TEXT_GRAPH
 from twinflow_core.runtime.prompt_tokens import PromptTokens
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 # Largest |difference| in shares of the range: the serving gate's own bound in fp32.
 PARITY = 1e-4
 PROMPTS = ["a red circle", "", "a [IMG] in the middle", "größer ☆ 星", "three yellow squares above " * 200]

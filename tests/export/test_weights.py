@@ -77,7 +77,6 @@ def test_every_tensor_is_aligned(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("export")
 def test_a_package_holds_its_weights_once(tiny_package: Path) -> None:
     at_root = [path.name for path in tiny_package.iterdir() if path.name.endswith("_data")]
     assert at_root == []

@@ -16,7 +16,7 @@ import pytest
 from tests.pipeline_clone import REPOSITORY, TWINFLOW
 from twinflow_core.local.services import Services
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 
 
 def test_a_worker_pool_takes_the_deployments(services: Services, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.pipeline_clone import TWINFLOW, twinflow, write_params
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.store import ObjectStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,6 @@ def test_a_rule_comes_out_as_recorded_or_is_named(recorded: dict[str, Any], same
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("pipeline")
 def test_dvc_alone_gives_the_lock_of_a_run(
     clone: Path, first: dict[str, Any], tmp_path: Path, env: dict[str, str]
 ) -> None:
@@ -77,7 +76,6 @@ def test_dvc_alone_gives_the_lock_of_a_run(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("pipeline")
 def test_a_run_is_reproduced_in_another_clone(
     clone: Path, first: dict[str, Any], tmp_path: Path, env: dict[str, str], object_store: ObjectStore
 ) -> None:

@@ -20,7 +20,7 @@ from tests.pipeline_clone import outcomes, retrain, twinflow, write_params
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.store import ObjectStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 STAGES = ["raw", "base", "prepare", "encode", "reference", "finetune", "evaluate", "export"]
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from tests.pipeline_clone import TWINFLOW, outcomes, write_params
 from twinflow_core.data.shapes_render import render_dataset
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.pipeline_clone import CANARY, twinflow
 from twinflow_core.local.services import Services
 from twinflow_core.registry.store import ObjectStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 # Where secrets belong: the embedded server's own configuration, readable by this user alone.
 THEIR_PLACE = {"credentials.json", "s3.json", "data"}
 

@@ -16,7 +16,7 @@ from twinflow_core.local.services import services_folder
 from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.store import ObjectStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

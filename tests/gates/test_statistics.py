@@ -138,7 +138,7 @@ def test_p_value_and_bound_say_the_same(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(1e-4, 1), min_size=1, max_size=12))
 def test_holm_agrees_with_statsmodels(p_values: list[float]) -> None:
     levels = holm_levels(p_values, [0.95] * len(p_values))

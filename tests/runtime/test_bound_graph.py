@@ -11,7 +11,7 @@ import pytest
 from twinflow_core.runtime.bound_graph import BoundGraph
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 
 def test_bound_runs_equal_plain_ones(tiny_package: Path) -> None:

@@ -18,7 +18,7 @@ from twinflow_core.runtime.channel_follower import ChannelFollower
 from twinflow_core.runtime.generator import Generator
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 PROMPTS = ["a red circle", "two blue squares", "a red circle", "", "unseen wörds ☆"]
 

@@ -22,7 +22,7 @@ from twinflow_core.runtime.loaded_package import LoadedPackage, PromptEmbeddings
 from twinflow_core.runtime.package import MANIFEST
 from twinflow_core.sampling.few_step import sample_few_steps
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 PROMPTS = ["a red circle", "two blue squares", "", "unseen wörds ☆", "a green triangle left of a red square"]
 

@@ -12,7 +12,7 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.runtime.loaded_package import LoadedPackage
 from twinflow_core.runtime.package import MANIFEST, read_manifest, verify_files
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.served_model import rerecord
 from twinflow_core.noise import image_noise
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 WANTED = [
     {"prompt_id": f"p{row // 2}", "prompt": "a red circle", "sample": row % 2, "seed": 7, "task": "colors"}

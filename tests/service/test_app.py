@@ -23,7 +23,7 @@ from twinflow_core.service.app import Limits
 from twinflow_core.service.body_limit import LARGEST_BODY
 from twinflow_core.service.server import listen, make_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 
 @contextmanager

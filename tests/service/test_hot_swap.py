@@ -13,7 +13,7 @@ from twinflow_core.registry.registry import Registry
 from twinflow_core.registry.s3 import S3Connection
 from twinflow_core.runtime.loaded_package import LoadedPackage
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 
 def test_no_request_fails_and_none_is_mixed(

@@ -16,7 +16,7 @@ from twinflow_core.runtime.channel_follower import ChannelFollower
 from twinflow_core.runtime.generator import Generator
 from twinflow_core.service.app import Limits
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTH = "image => image.decode().then(() => image.naturalWidth)"
 

@@ -13,7 +13,7 @@ import yaml
 
 from twinflow_core.runtime.package import MANIFEST, file_sha256, read_manifest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("export")]
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parent.parent.parent
 

@@ -29,7 +29,6 @@ from twinflow_core.stages.finetune import finetune
 from twinflow_core.stages.prepare import prepare
 from twinflow_core.stages.raw import raw
 
-pytestmark = pytest.mark.xdist_group("full disk")
 LARGEST_FILE = 700
 
 

@@ -31,7 +31,7 @@ from twinflow_core.stages.raw import raw
 from twinflow_core.stages.reference import reference
 from twinflow_core.training.encoded import EncodedData
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("training line")]
+pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = (raw, prepare, base, encode, reference, finetune, evaluate)
