@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.packing import PATCH
 from twinflow_core.backbones.plain_folder import load_modules, read_index
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
@@ -73,14 +74,14 @@ class Backbone(ABC):
         return self.pipeline.transformer.config.in_channels
 
     @property
-    @abstractmethod
     def native_resolution(self) -> int:
         """Side of the square images that the model is meant for, in pixels."""
+        return self.pipeline.vae.config.sample_size
 
     @property
-    @abstractmethod
     def size_multiple(self) -> int:
         """What both sides of an image must be multiples of, in pixels: a token's side."""
+        return self.pipeline.vae_scale_factor * PATCH
 
     @property
     def longest_side(self) -> int | None:

@@ -16,14 +16,13 @@ from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.exact_time import ExactTime
 from twinflow_core.backbones.lora import LAYERS
-from twinflow_core.backbones.packing import pack, unpack
+from twinflow_core.backbones.packing import PATCH, pack, unpack
 from twinflow_core.backbones.scaled_latents import decode_scaled, encode_scaled
 from twinflow_core.backbones.shifted_times import shifted_by_size
 from twinflow_core.backbones.target_time import TIME_SCALE
 from twinflow_core.backbones.velocity import Velocity
 
 GUIDANCE = 3.5
-PATCH = 2
 # T5's tokens that the two were trained with.
 DEV_TOKENS, SCHNELL_TOKENS = 512, 256
 
@@ -73,16 +72,6 @@ class FluxBackbone(Backbone):
     def latent_channels(self) -> int:
         """See `Backbone.latent_channels`."""
         return self.pipeline.transformer.config.in_channels // PATCH**2
-
-    @property
-    def native_resolution(self) -> int:
-        """See `Backbone.native_resolution`."""
-        return self.pipeline.vae.config.sample_size
-
-    @property
-    def size_multiple(self) -> int:
-        """See `Backbone.size_multiple`."""
-        return self.pipeline.vae_scale_factor * PATCH
 
     @property
     def max_tokens(self) -> int:

@@ -21,6 +21,7 @@ from twinflow_core.backbones.chat_text import templated_lengths
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.exact_time import ExactTime
 from twinflow_core.backbones.lora import LAYERS
+from twinflow_core.backbones.packing import PATCH
 from twinflow_core.backbones.plain_folder import INDEX, read_index
 from twinflow_core.backbones.shifted_times import shifted
 from twinflow_core.backbones.target_time import TIME_SCALE
@@ -28,7 +29,6 @@ from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 
 GUIDANCE = 4.0
-PATCH = 2
 
 
 class Flux2Velocity(Velocity):
@@ -91,16 +91,6 @@ class Flux2Backbone(Backbone):
         """See `Backbone.latent_shape`; of the patches, in which the noise lives too."""
         patch = self.size_multiple
         return (self.latent_channels, self.height // patch, self.width // patch)
-
-    @property
-    def native_resolution(self) -> int:
-        """See `Backbone.native_resolution`."""
-        return self.pipeline.vae.config.sample_size
-
-    @property
-    def size_multiple(self) -> int:
-        """See `Backbone.size_multiple`."""
-        return self.pipeline.vae_scale_factor * PATCH
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:

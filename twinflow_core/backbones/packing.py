@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+# Side of a token in latents, whether the pipeline packs them or the transformer cuts them itself.
+PATCH = 2
+
 
 def pack(latents: Tensor) -> Tensor:
     """Tokens [B, H/2 W/2, 4 C], row by row, of latents [B, C, H, W]; H and W are even."""

@@ -59,11 +59,6 @@ class QwenImageBackbone(Backbone):
         """See `Backbone.native_resolution`; no configuration names it, so it is what the pipeline draws unasked."""
         return self.pipeline.default_sample_size * self.pipeline.vae_scale_factor
 
-    @property
-    def size_multiple(self) -> int:
-        """See `Backbone.size_multiple`."""
-        return self.pipeline.vae_scale_factor * 2
-
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         """See `Backbone.encode_prompts`."""

@@ -22,7 +22,6 @@ from twinflow_core.backbones.shifted_times import shifted_by_size
 from twinflow_core.backbones.velocity import Velocity
 
 TOKENS = 512
-PATCH = 2
 
 
 class ZImageVelocity(Velocity):
@@ -50,16 +49,6 @@ class ZImageBackbone(Backbone):
     family = "z-image"
     pipeline_type = ZImagePipeline
     velocity_type = ZImageVelocity
-
-    @property
-    def native_resolution(self) -> int:
-        """See `Backbone.native_resolution`."""
-        return self.pipeline.vae.config.sample_size
-
-    @property
-    def size_multiple(self) -> int:
-        """See `Backbone.size_multiple`."""
-        return self.pipeline.vae_scale_factor * PATCH
 
     @property
     def longest_side(self) -> int:

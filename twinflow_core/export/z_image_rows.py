@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.packing import PATCH
 from twinflow_core.export.real_rope import RealAttention
 
 MULTIPLE = 32
-PATCH = 2
 EMBEDDER = f"{PATCH}-1"
 
 
