@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -138,15 +137,11 @@ def tiny_package(tiny_pipeline: Path, sized_package: Path, tmp_path_factory: pyt
     """The same at 32x32 alone: `sized_package` without the graphs of the other size. That an export of one size
     gives these very bytes is what the export stage's test finds."""
     from twinflow_core.backbones.loading import load_backbone
-    from twinflow_core.export.package import PARITY, describe_package
-    from twinflow_core.export.parity import measure_parity
-    from twinflow_core.runtime.loaded_package import LoadedPackage
+    from twinflow_core.export.package import describe_and_measure
 
     package = tmp_path_factory.mktemp("package") / "tiny"
-    shutil.copytree(sized_package, package, ignore=shutil.ignore_patterns("nfe*_*x*"))
-    backbone = load_backbone(tiny_pipeline)
-    describe_package(backbone, package, (1, 2), 20, "fp32").write(package)
-    parity = measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
-    (package / PARITY).write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
-    describe_package(backbone, package, (1, 2), 20, "fp32").write(package)
+    shutil.copytree(
+        sized_package, package, ignore=shutil.ignore_patterns("nfe*_*x*", "manifest.json", "parity.json")
+    )
+    describe_and_measure(load_backbone(tiny_pipeline), package, (1, 2), 20)
     return package

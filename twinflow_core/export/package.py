@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -70,14 +71,32 @@ def build_package(
         pieces = trace(backbone, opset, reporter.update)
         write_graphs(package, backbone, pieces, steps, precision, reporter.update, sizes)
         write_configurations(package, backbone)
-        describe_package(backbone, package, steps, opset, precision, sizes).write(package)
         reporter.update(graphs + 1, "parity")
-        # One thread, so that the last digits do not depend on how the machine splits the work.
-        parity = measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
-        _require_fidelity(parity, precision)
-        (package / PARITY).write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
-        describe_package(backbone, package, steps, opset, precision, sizes).write(package)
+        describe_and_measure(backbone, package, steps, opset, precision, sizes)
         reporter.update(graphs + 2)
+
+
+def describe_and_measure(
+    backbone: Backbone,
+    package: Path,
+    steps: Sequence[int],
+    opset: int,
+    precision: Precision = "fp32",
+    sizes: Sequence[ImageSize] = (),
+) -> None:
+    """Write manifest.json and parity.json of a package's present graphs.
+
+    Raises:
+        TwinflowError: it loses too much in this precision.
+    """
+    manifest = describe_package(backbone, package, steps, opset, precision, sizes)
+    manifest.write(package)
+    # One thread, so that the last digits do not depend on how the machine splits the work.
+    parity = measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
+    _require_fidelity(parity, precision)
+    path = package / PARITY
+    path.write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
+    replace(manifest, files={**manifest.files, PARITY: _file_record(path)}).write(package)
 
 
 def describe_package(
@@ -107,12 +126,13 @@ def describe_package(
         noise=NOISE,
         provenance=provenance(backbone),
         precision=precision,
-        files={
-            path.relative_to(package).as_posix(): FileRecord(file_sha256(path), path.stat().st_size)
-            for path in sorted(files)
-        },
+        files={path.relative_to(package).as_posix(): _file_record(path) for path in sorted(files)},
         sizes={str(size): _size_spec(backbone, package, steps, size) for size in sizes},
     )
+
+
+def _file_record(path: Path) -> FileRecord:
+    return FileRecord(file_sha256(path), path.stat().st_size)
 
 
 def _require_fidelity(parity: dict[str, float | int], precision: Precision) -> None:
