@@ -87,8 +87,9 @@ def encode_shard(task: EncodeTask, tell: Tell = lambda rows: None) -> EncodedSha
     Raises:
         TwinflowError: the prepared shard is damaged, or the base model cannot be loaded or draw that size.
     """
-    rows = _rows(task)
-    captions, hashes = ([column[row] for row in rows] for column in read_captions(task.source))
+    columns = read_captions(task.source)
+    rows = _rows_of_bucket(task) if task.buckets else list(range(len(columns[0])))
+    captions, hashes = ([column[row] for row in rows] for column in columns)
     texts = list(dict.fromkeys(["", *captions]))
     numbers = {text: number for number, text in enumerate(texts)}
     caption = torch.tensor([numbers[text] for text in captions])
@@ -246,14 +247,9 @@ class _Encoder:
         return self._backbone.encode_images(images)[: len(pixels)].float().cpu()
 
 
-def _rows(task: EncodeTask) -> list[int]:
-    """The rows of the prepared shard that the encoded one holds."""
+def _rows_of_bucket(task: EncodeTask) -> list[int]:
     sizes = read_sizes(task.source)
-    return [
-        row
-        for row, size in enumerate(sizes)
-        if not task.buckets or nearest_shape(task.buckets, size) == task.size
-    ]
+    return [row for row, size in enumerate(sizes) if nearest_shape(task.buckets, size) == task.size]
 
 
 def _keys(keys: Iterable[bytes]) -> Keys:
