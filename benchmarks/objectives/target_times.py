@@ -26,6 +26,7 @@ from benchmarks.objectives.__main__ import RESULTS, ROOT, prepare_work
 from benchmarks.objectives.scores import score_network
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.sd3 import Sd3Backbone, Sd3Velocity
+from twinflow_core.backbones.target_time import TIME_SCALE
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.params import load_params
 from twinflow_core.training.encoded import EncodedData
@@ -48,7 +49,7 @@ class DifferenceVelocity(Sd3Velocity):
         r = self.target_time.r
         if r is None or self.factor is None:
             return output
-        frequencies = self.target_time.project(1000.0 * r).to(output.dtype)
+        frequencies = self.target_time.project(TIME_SCALE * r).to(output.dtype)
         return output + self.factor.unsqueeze(1) * self.target_time.embed(frequencies)
 
     def forward(self, x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
