@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.documented_presets import documented_presets
 from twinflow_core.finetune_params import FinetuneParams
 
 REPOSITORY = Path(__file__).parents[2]
-PRESETS = {
-    name: yaml.safe_load(block)["finetune"]
-    for name, block in re.findall(
-        r"^### `([a-z0-9.-]+)`.*?```yaml\n(.*?)```",
-        (REPOSITORY / "docs/families.md").read_text(encoding="utf-8"),
-        re.MULTILINE | re.DOTALL,
-    )
-}
+PRESETS = documented_presets("families.md")
 # rate, betas, batch, steps, decay of the average, rank; arXiv 2512.05150 v2.
 PAPER: dict[str, tuple[float, tuple[float, float], int, int, float, int]] = {
     "sana-0.6b": (1e-4, (0.9, 0.95), 128, 30_000, 0.99, 0),

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from tests.documented_presets import documented_presets
 from tests.training.test_loop import STEPS, data_of, train, weights
 from tests.training.test_twinflow_objective import OPTIONS, SHAPE, Counted, counted_networks, make_batch
 from twinflow_core.backbones.loading import load_backbone
@@ -28,14 +29,7 @@ from twinflow_core.training.vsd_objective import Vsd
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT: dict[str, Any] = {"steps": 2, "batch_size": 4, "checkpoint_every": 1, "log_every": 1}
-PRESETS = {
-    name: yaml.safe_load(block)["finetune"]
-    for name, block in re.findall(
-        r"^### `([a-z0-9-]+)`.*?```yaml\n(.*?)```",
-        (REPOSITORY / "docs/objectives.md").read_text(encoding="utf-8"),
-        re.MULTILINE | re.DOTALL,
-    )
-}
+PRESETS = documented_presets("objectives.md")
 
 
 def options(**changed: Any) -> FinetuneParams:
