@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import BinaryIO
+from io import BufferedIOBase
 from urllib.parse import unquote, urlsplit
 
 HOP_BY_HOP = frozenset({"connection", "expect", "keep-alive", "transfer-encoding", "content-length"})
@@ -35,7 +35,7 @@ class Request:
     """One request of the client; its body is read from the wire only when somebody asks for it."""
 
     def __init__(
-        self, method: str, target: str, headers: dict[str, str], wire: BinaryIO, upstream: str
+        self, method: str, target: str, headers: dict[str, str], wire: BufferedIOBase, upstream: str
     ) -> None:
         self.method = method
         self.target = target
