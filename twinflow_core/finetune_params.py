@@ -17,10 +17,10 @@ class MeanflowParams(Section):
     step: Annotated[float, Field(gt=0.0, le=0.1)] = 0.005
 
 
-class VsdParams(Section):
-    """The fake score of VSD: low-rank weights on the frozen base, or a full copy of it."""
+class FakeScoreParams(Section):
+    """A network that learns the velocity of the fakes: low-rank weights on the frozen base, or a full copy of it."""
 
-    fake_score: Literal["lora", "full"] = "lora"
+    weights: Literal["lora", "full"] = "lora"
     rank: Positive = 16
     learning_rate_factor: Annotated[float, Field(gt=0.0)] = 1.0
 
@@ -65,6 +65,7 @@ class FinetuneParams(Section):
     checkpoint_every: Positive
     near_target: Literal["recursive", "velocity"] = "recursive"
     fakes: Literal["own", "shared"] = "own"
+    fake_velocity: Literal["online", "own"] = "online"
     rectify_target: Literal["clamped", "normalised"] = "clamped"
     rectify_warmup: Annotated[int, Field(ge=0)] = 0
     data_free: bool = False
@@ -80,8 +81,13 @@ class FinetuneParams(Section):
     weights: Literal["float32", "bfloat16"] = "float32"
     quantized_base: Literal["none", "int8", "nf4"] = "none"
     meanflow: MeanflowParams = MeanflowParams()
-    vsd: VsdParams = VsdParams()
+    fake_score: FakeScoreParams = FakeScoreParams()
     launch: LaunchParams = LaunchParams()
+
+    @property
+    def has_fake_score(self) -> bool:
+        """Whether a network of its own, trained beside the model, gives the velocity of the fakes."""
+        return self.objective == "vsd" or self.fake_velocity == "own"
 
     @model_validator(mode="after")
     def _own_samples_need_a_teacher(self) -> FinetuneParams:
@@ -104,9 +110,18 @@ class FinetuneParams(Section):
             raise ValueError(
                 "quantized_base rounds weights that stay frozen: give lora_rank a positive value"
             )
-        if self.quantized_base != "none" and self.objective == "vsd" and self.vsd.fake_score == "full":
+        if self.quantized_base != "none" and self.has_fake_score and self.fake_score.weights == "full":
             raise ValueError(
-                "vsd.fake_score full trains a copy of the base, which is quantised: set it to lora"
+                "fake_score.weights full trains a copy of the base, which is quantised: set it to lora"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_fake_score_starts_from_the_base(self) -> FinetuneParams:
+        if self.fake_velocity == "own" and (self.objective != "twinflow" or self.real_velocity != "base"):
+            raise ValueError(
+                "with fake_velocity own a second network of TwinFlow's starts from the frozen base: set real_velocity "
+                "to base, and objective to twinflow"
             )
         return self
 
@@ -127,8 +142,10 @@ class FinetuneParams(Section):
                 f"batch_size is the rows of a step over all processes: {self.batch_size} rows cannot be shared by "
                 f"{total} processes; raise batch_size or lower launch.processes"
             )
-        if total > 1 and self.objective == "vsd":
-            raise ValueError("vsd trains on one process: set launch.processes and launch.nodes to 1")
+        if total > 1 and self.has_fake_score:
+            raise ValueError(
+                "objective vsd and fake_velocity own train on one process: set launch.processes and launch.nodes to 1"
+            )
         if total > 1 and self.objective == "meanflow" and self.meanflow.derivative == "forward_mode":
             raise ValueError(
                 "forward_mode works on one process: set meanflow.derivative to finite_difference, or "

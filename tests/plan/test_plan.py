@@ -77,11 +77,14 @@ def test_low_rank_weights_are_counted_as_peft_makes_them(small: str) -> None:
         ({"objective": "meanflow"}, 6.0),
         ({"objective": "meanflow", "meanflow": {"derivative": "forward_mode"}}, 6.0),
         ({"objective": "vsd"}, 5.0),
+        ({"fake_velocity": "own", "real_velocity": "base"}, 6.5),
     ],
 )
 def test_cost_of_a_row_is_that_of_the_objectives_page(changed: dict[str, Any], cost: float) -> None:
     equal = {"one_step": 1, "near": 1, "any": 1, "fake": 1}
-    told = options(batch_size=16, shares=equal, real_velocity="online", order=2, guidance=0.8, **changed)
+    told = options(
+        batch_size=16, shares=equal, order=2, guidance=0.8, **{"real_velocity": "online", **changed}
+    )
     assert equivalents_a_row(training_calls(told, 1, 1), 16) == cost
 
 

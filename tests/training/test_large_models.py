@@ -131,7 +131,7 @@ def tensors(module: nn.Module) -> list[Tensor]:
         ({"quantized_base": "nf4"}, "lora_rank"),
         ({"optimizer": "adamw_offload", "launch": {"processes": 2}}, "one process"),
         (
-            {**LORA, "quantized_base": "nf4", "objective": "vsd", "vsd": {"fake_score": "full"}},
+            {**LORA, "quantized_base": "nf4", "objective": "vsd", "fake_score": {"weights": "full"}},
             "set it to lora",
         ),
     ],

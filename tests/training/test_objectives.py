@@ -108,6 +108,39 @@ def test_shared_fakes_are_the_one_step_images_under_their_own_prompts() -> None:
     assert torch.equal(asked[0][1][-counts.fake :], batch.conditioning.pooled[: counts.one_step])
 
 
+@pytest.mark.parametrize("fakes", ["own", "shared"])
+def test_a_fake_score_that_mirrors_the_network_gives_the_same_step(fakes: str) -> None:
+    def loss_and_gradient(mirrored: bool) -> tuple[float, float]:
+        online, base = Counted(torch.tensor(0.5, requires_grad=True)), Counted(torch.tensor(0.45))
+        networks = Networks(online, Counted(torch.tensor(0.4)), base)
+        own: Any = (lambda x_t, t, r, c: online(x_t, -t, -t, c)) if mirrored else None
+        chosen = options(fakes=fakes, real_velocity="base", fake_velocity="own" if mirrored else "online")
+        counts = role_counts(OPTIONS.shares, 0, 8)
+        rows = MicroBatch(make_batch(8), draw_step(0, 0, counts, SHAPE), counts, counts)
+        result = TwinFlow(chosen, own).loss(networks, rows, 0)
+        result.loss.backward()
+        assert online.weight.grad is not None
+        return result.metrics["loss"], float(online.weight.grad)
+
+    assert loss_and_gradient(True) == pytest.approx(loss_and_gradient(False), rel=1e-6)
+
+
+def test_a_fake_score_learns_from_fake_rows_alone_and_leaves_negative_times_unasked() -> None:
+    online, own = (
+        Counted(torch.tensor(0.5, requires_grad=True)),
+        Counted(torch.tensor(0.3, requires_grad=True)),
+    )
+    networks = Networks(online, Counted(torch.tensor(0.4)), Counted(torch.tensor(0.45)))
+    counts = role_counts(OPTIONS.shares, 0, 16)
+    rows = MicroBatch(make_batch(16), draw_step(0, 0, counts, SHAPE), counts, counts)
+    chosen = options(real_velocity="base", fake_velocity="own")
+    TwinFlow(chosen, own).loss(networks, rows, 0)  # type: ignore[arg-type]
+    assert own.rows_with_gradient == counts.fake
+    assert own.rows == counts.one_step
+    assert online.rows_with_gradient == 16 - counts.fake
+    assert min(online.earliest, own.earliest) >= 0
+
+
 def test_rectification_rises_over_its_warm_up() -> None:
     networks, _, _ = counted_networks()
     counts = role_counts(OPTIONS.shares, 0, 8)
@@ -125,8 +158,16 @@ CASES: dict[str, dict[str, Any]] = {
     "meanflow by difference": {"objective": "meanflow"},
     "meanflow by jvp": {"objective": "meanflow", "meanflow": {"derivative": "forward_mode"}},
     "vsd with lora": {"objective": "vsd"},
-    "vsd with a copy": {"objective": "vsd", "vsd": {"fake_score": "full"}},
+    "vsd with a copy": {"objective": "vsd", "fake_score": {"weights": "full"}},
     "vsd on lora": {"objective": "vsd", "lora_rank": 2},
+    "a fake score": {"fake_velocity": "own", "real_velocity": "base"},
+    "a copy as fake score": {
+        "fake_velocity": "own",
+        "real_velocity": "base",
+        "fake_score": {"weights": "full"},
+        "fakes": "shared",
+        "accumulation": 2,
+    },
     "lora": {"lora_rank": 2, "real_velocity": "base"},
     "data-free": {"data_free": True, "real_velocity": "base"},
     "cheapest": {"near_target": "velocity", "fakes": "shared", "accumulation": 2},
@@ -174,6 +215,9 @@ def test_an_objective_without_rows_is_refused() -> None:
         ({"data_free": True}, "real_velocity"),
         ({"data_free": True, "real_velocity": "base", "objective": "meanflow"}, "objective"),
         ({"data_free": True, "real_velocity": "base", "fakes": "shared"}, "own"),
+        ({"fake_velocity": "own"}, "real_velocity"),
+        ({"fake_velocity": "own", "real_velocity": "base", "objective": "rcgm"}, "objective"),
+        ({"fake_velocity": "own", "real_velocity": "base", "launch": {"processes": 2}}, "one process"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(changed: dict[str, Any], says: str) -> None:

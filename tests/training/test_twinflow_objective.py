@@ -45,9 +45,11 @@ class Counted:
     weight: Tensor
     rows: int = 0
     rows_with_gradient: int = 0
+    earliest: float = 1.0
 
     def __call__(self, x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
         assert len(x_t) == len(t) == len(conditioning)
+        self.earliest = min(self.earliest, float(t.min()))
         if torch.is_grad_enabled():
             self.rows_with_gradient += len(x_t)
         else:

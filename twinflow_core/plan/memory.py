@@ -131,11 +131,11 @@ class _Second:
 
 
 def _second_network(options: FinetuneParams, setting: Setting, parameters: Parameters) -> _Second:
-    """VSD's fake score: low-rank weights on the base's own, or a copy of everything."""
-    if options.objective != "vsd":
+    """A fake score: low-rank weights on the base's own, or a copy of everything."""
+    if not options.has_fake_score:
         return _Second(0, 0)
-    if options.vsd.fake_score == "lora":
-        trained = parameters.lora_a_rank * options.vsd.rank
+    if options.fake_score.weights == "lora":
+        trained = parameters.lora_a_rank * options.fake_score.rank
         return _Second(trained, trained * 4)
     return _Second(parameters.transformer, parameters.transformer * BYTES[setting.weights])
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.micro_batches import micro_batches
-from twinflow_core.training.objectives import Objective, make_objective, needs_base
+from twinflow_core.training.objectives import Objective, TwinFlow, make_objective, needs_base
 from twinflow_core.training.rank_rows import share_of
 from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.roles import role_counts
@@ -123,4 +123,8 @@ def _step(options: FinetuneParams, step: int, processes: int, accumulation: int)
 
 
 def _objective(options: FinetuneParams, own: Any) -> Objective:
-    return Vsd(options, own) if options.objective == "vsd" else make_objective(options, None)
+    if options.objective == "vsd":
+        return Vsd(options, own)
+    if options.has_fake_score:
+        return TwinFlow(options, own)
+    return make_objective(options, None)

@@ -88,7 +88,7 @@ class Training:
             TwinflowError: the network cannot tell -t from t, or the loss stopped being finite.
         """
         self._restore()
-        if self.finished_steps == 0 and self.options.objective == "twinflow":
+        if self.finished_steps == 0 and self._reads_signs():
             self._require_sign_sensitivity()
             if self.ranks.first:
                 _say_when_rectification_starts(self.options)
@@ -177,7 +177,7 @@ class Training:
     def _probes(self) -> dict[str, float]:
         """What is measured at logged steps alone; nothing here moves a weight or a draw."""
         probes: dict[str, float] = {}
-        if self.options.objective == "twinflow":
+        if self._reads_signs():
             probes["sign_sensitivity"] = self._sign_sensitivity()
         if self.validation is not None and _is_due(self.finished_steps, self.options.validate_every):
             with self._probing():
@@ -195,6 +195,10 @@ class Training:
     def _probing(self) -> AbstractContextManager[object]:
         """How a network is asked outside a step: in full precision, but for blocks that are gathered short."""
         return reduced_precision(self.device, self.options.precision) if self.ranks.mesh else nullcontext()
+
+    def _reads_signs(self) -> bool:
+        """Whether the network itself gives the fakes' velocity, at negative times."""
+        return self.options.objective == "twinflow" and not self.options.has_fake_score
 
     @torch.no_grad()
     def _sign_sensitivity(self) -> float:

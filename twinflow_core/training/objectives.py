@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from torch import nn
@@ -9,12 +10,13 @@ from torch import nn
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.training.fake_score import make_fake_score
 from twinflow_core.training.flow_matching_objective import FlowMatching
 from twinflow_core.training.meanflow_objective import MeanFlow
 from twinflow_core.training.roles import ROLES, Role
 from twinflow_core.training.step import MicroBatch, Networks, StepLoss
 from twinflow_core.training.twinflow_objective import twinflow_loss
-from twinflow_core.training.vsd_objective import Vsd, make_fake_score
+from twinflow_core.training.vsd_objective import Vsd
 
 
 class Objective(Protocol):
@@ -33,19 +35,25 @@ class Objective(Protocol):
 
 
 class TwinFlow:
-    """Recursive consistency, self-adversarial and rectification terms."""
+    """Recursive consistency, self-adversarial and rectification terms.
+
+    Args:
+        options: the finetune section.
+        fake_score: a network that learns the fakes' velocity, or None: the trained one does, at negative times.
+    """
 
     roles: tuple[Role, ...] = ROLES
-    own: nn.Module | None = None
 
-    def __init__(self, options: FinetuneParams) -> None:
+    def __init__(self, options: FinetuneParams, fake_score: Velocity | None = None) -> None:
         self.options = options
+        self.own = fake_score
 
     def loss(self, networks: Networks, rows: MicroBatch, step: int) -> StepLoss:
         """`twinflow_loss`, with rectification's weight rising over its warm-up."""
         rise = min(1.0, (step + 1) / self.options.rectify_warmup) if self.options.rectify_warmup else 1.0
         weight = self.options.rectify_weight * rise
         options = self.options.model_copy(update={"rectify_weight": weight})
+        networks = replace(networks, fake=self.own)
         return twinflow_loss(networks, rows.batch, rows.draws, rows.counts, options, rows.whole, rows.weight)
 
 
@@ -91,11 +99,12 @@ def make_objective(options: FinetuneParams, base: Velocity | None) -> Objective:
 
 
 def _by_name(options: FinetuneParams, base: Velocity | None) -> Objective:
+    fake_score = make_fake_score(base, options) if base is not None and options.has_fake_score else None
     if options.objective == "vsd":
-        assert base is not None
-        return Vsd(options, make_fake_score(base, options))
+        assert fake_score is not None
+        return Vsd(options, fake_score)
     if options.objective == "twinflow":
-        return TwinFlow(options)
+        return TwinFlow(options, fake_score)
     if options.objective == "rcgm":
         return Rcgm(options)
     return FlowMatching(options) if options.objective == "flow_matching" else MeanFlow(options)

@@ -26,7 +26,7 @@ def make_optimizer(
     """
     groups = [{"params": trained(online), FACTOR: 1.0}]
     if own is not None:
-        groups.append({"params": trained(own), FACTOR: options.vsd.learning_rate_factor})
+        groups.append({"params": trained(own), FACTOR: options.fake_score.learning_rate_factor})
     if options.optimizer == "adamw_offload":
         return OffloadedAdamW(groups, options.learning_rate, options.betas)
     eight_bit = options.optimizer == "adamw_8bit"

@@ -23,11 +23,13 @@ class Networks:
         online: the weights in training.
         averaged: their exponential moving average, which gives targets without gradient.
         base: the frozen base model where the options ask for it, else None.
+        fake: a network for the velocity of the fakes, where the online one at negative times does not give it.
     """
 
     online: Network
     averaged: Network
     base: Network | None
+    fake: Network | None = None
 
 
 @dataclass(frozen=True)

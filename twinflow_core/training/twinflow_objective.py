@@ -28,7 +28,7 @@ from twinflow_core.flow.targets import (
 from twinflow_core.training.fakes import with_fakes, with_shared_fakes
 from twinflow_core.training.guidance import both_conditions, guided_velocity
 from twinflow_core.training.roles import RoleCounts
-from twinflow_core.training.step import Batch, Network, Networks, StepLoss
+from twinflow_core.training.step import Batch, Networks, StepLoss
 from twinflow_core.training.twinflow_draws import StepDraws, at_equal_times
 
 
@@ -59,7 +59,7 @@ def twinflow_loss(
     real = slice(0, counts.total - counts.fake)
     if options.near_target == "velocity":
         draws = at_equal_times(draws, slice(counts.one_step, counts.one_step + counts.near))
-    batch, prediction = _predict(networks.online, batch, draws, counts, options)
+    batch, prediction = _predict(networks, batch, draws, counts, options)
     x_t = interpolate(batch.x, draws.z, draws.t)
     v = draws.z - batch.x
     with torch.no_grad():
@@ -81,17 +81,27 @@ def twinflow_loss(
 
 
 def _predict(
-    online: Network, batch: Batch, draws: StepDraws, counts: RoleCounts, options: FinetuneParams
+    networks: Networks, batch: Batch, draws: StepDraws, counts: RoleCounts, options: FinetuneParams
 ) -> tuple[Batch, Tensor]:
     """The batch with its fakes, and F of every row with its gradient."""
     if options.fakes == "shared" and counts.one_step and counts.fake:
-        batch, first = with_shared_fakes(online, batch, draws, counts)
-        rest = slice(counts.one_step, counts.total)
-        x_t = interpolate(batch.x[rest], draws.z[rest], draws.t[rest])
-        return batch, torch.cat([first, online(x_t, draws.t[rest], draws.r[rest], batch.conditioning[rest])])
-    batch = with_fakes(online, batch, draws)
-    x_t = interpolate(batch.x, draws.z, draws.t)
-    return batch, online(x_t, draws.t, draws.r, batch.conditioning)
+        batch, first = with_shared_fakes(networks.online, batch, draws, counts)
+        return batch, torch.cat([first, _velocities(networks, batch, draws, counts, counts.one_step)])
+    batch = with_fakes(networks.online, batch, draws)
+    return batch, _velocities(networks, batch, draws, counts, 0)
+
+
+def _velocities(networks: Networks, batch: Batch, draws: StepDraws, counts: RoleCounts, first: int) -> Tensor:
+    """F of the rows from `first` on; of fake rows at -t, or their own network's velocity at t."""
+    x_t = interpolate(batch.x[first:], draws.z[first:], draws.t[first:])
+    t, r, conditioning = draws.t[first:], draws.r[first:], batch.conditioning[slice(first, counts.total)]
+    if networks.fake is None or not counts.fake:
+        return networks.online(x_t, t, r, conditioning)
+    real = len(t) - counts.fake
+    fake = networks.fake(x_t[real:], -t[real:], None, conditioning[slice(real, len(t))])
+    if not real:
+        return fake
+    return torch.cat([networks.online(x_t[:real], t[:real], r[:real], conditioning[:real]), fake])
 
 
 def _guided(
@@ -200,7 +210,10 @@ def _real_and_fake(
         signed = torch.cat([t, -t])
         v_real, v_fake = networks.online(x_t.repeat(2, 1, 1, 1), signed, signed, twice).chunk(2)
         return v_real, v_fake, v_real
-    v_fake = networks.online(x_t, -t, -t, conditioning)
+    if networks.fake is not None:
+        v_fake = networks.fake(x_t, t, None, conditioning)
+    else:
+        v_fake = networks.online(x_t, -t, -t, conditioning)
     conditional, unconditional = both_conditions(networks, batch, x_t, t, rows)
     return guided_target(conditional, conditional, unconditional, options.guidance), v_fake, conditional
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twinflow_core.backbones.lora import add_lora, remove_lora
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.distribution_matching import distribution_matching_target
@@ -19,20 +18,6 @@ from twinflow_core.training.fakes import with_fakes
 from twinflow_core.training.guidance import guided_velocity
 from twinflow_core.training.roles import Role
 from twinflow_core.training.step import MicroBatch, Networks, StepLoss
-
-
-def make_fake_score(base: Velocity, options: FinetuneParams) -> Velocity:
-    """A network that starts as the base: with low-rank weights on the base's own, or a full copy."""
-    if options.vsd.fake_score == "lora":
-        fake = base.copy()
-        remove_lora(fake.transformer)
-        add_lora(fake.transformer, options.vsd.rank, options.seed, fake.lora_layers)
-    else:
-        fake = base.independent_copy()
-        fake.transformer.requires_grad_(True)
-    # It is asked at r = None, where the target time does nothing.
-    fake.target_time.requires_grad_(False)
-    return fake.train()
 
 
 class Vsd:
