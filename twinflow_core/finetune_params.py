@@ -63,6 +63,7 @@ class FinetuneParams(Section):
     seed: int
     log_every: Positive
     checkpoint_every: Positive
+    one_step_target: Literal["recursive", "rectified"] = "recursive"
     near_target: Literal["recursive", "velocity"] = "recursive"
     fakes: Literal["own", "shared"] = "own"
     fake_velocity: Literal["online", "own"] = "online"
@@ -98,6 +99,17 @@ class FinetuneParams(Section):
             )
         if self.data_free and self.fakes == "shared":
             raise ValueError("with data_free every row has a sample of its own: set fakes to own")
+        return self
+
+    @model_validator(mode="after")
+    def _one_step_rows_learn_something(self) -> FinetuneParams:
+        if self.one_step_target == "rectified" and (
+            self.objective != "twinflow" or self.rectify_weight == 0 or not self.shares.get("fake")
+        ):
+            raise ValueError(
+                "one_step_target rectified leaves those rows to rectification alone: set objective to twinflow, and "
+                "rectify_weight and the share of fake above 0"
+            )
         return self
 
     @model_validator(mode="after")

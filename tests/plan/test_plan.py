@@ -73,6 +73,7 @@ def test_low_rank_weights_are_counted_as_peft_makes_them(small: str) -> None:
         ({}, 6.25),
         ({"near_target": "velocity"}, 5.75),
         ({"fakes": "shared"}, 6.0),
+        ({"one_step_target": "rectified"}, 5.75),
         ({"objective": "flow_matching"}, 5.0),
         ({"objective": "meanflow"}, 6.0),
         ({"objective": "meanflow", "meanflow": {"derivative": "forward_mode"}}, 6.0),

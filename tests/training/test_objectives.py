@@ -22,7 +22,7 @@ from twinflow_core.training.flow_matching_objective import FlowMatching
 from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.meanflow_objective import MeanFlow
 from twinflow_core.training.objectives import Objective, Rcgm, TwinFlow, make_objective
-from twinflow_core.training.roles import ROLES, role_counts
+from twinflow_core.training.roles import ROLES, RoleCounts, role_counts
 from twinflow_core.training.step import MicroBatch, Networks
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.vsd_objective import Vsd
@@ -51,6 +51,7 @@ def equivalents(objective: Objective, networks: Networks, counters: list[Counted
     [
         (TwinFlow(OPTIONS), 6.25),
         (TwinFlow(options(near_target="velocity")), 5.75),
+        (TwinFlow(options(one_step_target="rectified")), 5.75),
         (TwinFlow(options(fakes="shared")), 6.0),
         (TwinFlow(options(near_target="velocity", fakes="shared")), 5.5),
         (FlowMatching(OPTIONS), 5.0),
@@ -125,6 +126,19 @@ def test_a_fake_score_that_mirrors_the_network_gives_the_same_step(fakes: str) -
     assert loss_and_gradient(True) == pytest.approx(loss_and_gradient(False), rel=1e-6)
 
 
+def test_rectified_one_step_rows_follow_rectification_alone() -> None:
+    online = Counted(torch.tensor(0.5, requires_grad=True))
+    networks = Networks(online, Counted(torch.tensor(0.4)), None)
+    counts = RoleCounts(one_step=4, near=0, any=0, fake=4)
+    rows = MicroBatch(make_batch(8), draw_step(0, 0, counts, SHAPE), counts, counts)
+    chosen = options(one_step_target="rectified")
+    result = TwinFlow(chosen).loss(networks, rows, 0).metrics
+    assert result["loss_one_step"] == 0
+    expected = result["loss_fake"] / 2 + chosen.rectify_weight * result["rectify"]
+    assert result["loss"] == pytest.approx(expected)
+    assert networks.averaged.rows == 0  # type: ignore[attr-defined]
+
+
 def test_a_fake_score_learns_from_fake_rows_alone_and_leaves_negative_times_unasked() -> None:
     online, own = (
         Counted(torch.tensor(0.5, requires_grad=True)),
@@ -168,6 +182,7 @@ CASES: dict[str, dict[str, Any]] = {
         "fakes": "shared",
         "accumulation": 2,
     },
+    "rectified alone": {"one_step_target": "rectified"},
     "lora": {"lora_rank": 2, "real_velocity": "base"},
     "data-free": {"data_free": True, "real_velocity": "base"},
     "cheapest": {"near_target": "velocity", "fakes": "shared", "accumulation": 2},
@@ -216,6 +231,7 @@ def test_an_objective_without_rows_is_refused() -> None:
         ({"data_free": True, "real_velocity": "base", "objective": "meanflow"}, "objective"),
         ({"data_free": True, "real_velocity": "base", "fakes": "shared"}, "own"),
         ({"fake_velocity": "own"}, "real_velocity"),
+        ({"one_step_target": "rectified", "rectify_weight": 0}, "rectify_weight"),
         ({"fake_velocity": "own", "real_velocity": "base", "objective": "rcgm"}, "objective"),
         ({"fake_velocity": "own", "real_velocity": "base", "launch": {"processes": 2}}, "one process"),
     ],

@@ -66,7 +66,7 @@ def twinflow_loss(
         v_star = _guided(networks, batch, x_t, v, draws, counts, options)
         target, clamped = _real_targets(networks, batch, x_t, v_star, prediction, draws, counts, options)
         target = torch.cat([target, v[real.stop :]])
-    row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, real, options)
+    row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, counts, options)
     if weight is not None:
         row_loss = row_loss * weight
     loss = row_loss.sum() / whole.total
@@ -133,9 +133,7 @@ def _real_targets(
 ) -> tuple[Tensor, float]:
     """Targets of the rows of the positive branch, and the share of clamped elements of eq. 1's error."""
     real = counts.total - counts.fake
-    kept = torch.arange(real, device=x_t.device)
-    if options.near_target == "velocity":
-        kept = torch.cat([kept[: counts.one_step], kept[counts.one_step + counts.near :]])
+    kept = _recursive_rows(counts, options).to(x_t.device)
     target = v_star[:real].clone()
     if len(kept) == 0:
         return target, 0.0
@@ -151,6 +149,15 @@ def _real_targets(
     )
     target[kept] = shifted_target(prediction[kept], error)
     return target, float((error.abs() >= CLAMP).float().mean())
+
+
+def _recursive_rows(counts: RoleCounts, options: FinetuneParams) -> Tensor:
+    """The numbers of the rows that have a consistency target."""
+    one_step, near, any_ = torch.arange(counts.total - counts.fake).split(
+        [counts.one_step, counts.near, counts.any]
+    )
+    kept = [one_step] if options.one_step_target == "recursive" else []
+    return torch.cat([*kept, *([near] if options.near_target == "recursive" else []), any_])
 
 
 def _rcgm(
@@ -218,10 +225,12 @@ def _real_and_fake(
     return guided_target(conditional, conditional, unconditional, options.guidance), v_fake, conditional
 
 
-def _row_weight(draws: StepDraws, real: slice, options: FinetuneParams) -> Tensor:
+def _row_weight(draws: StepDraws, counts: RoleCounts, options: FinetuneParams) -> Tensor:
     weight = time_weight(draws.t, draws.r)
-    fake = torch.full_like(weight[real.stop :], options.adversarial_weight)
-    return torch.cat([weight[real], fake])
+    weight[counts.total - counts.fake :] = options.adversarial_weight
+    if options.one_step_target == "rectified":
+        weight[: counts.one_step] = 0.0
+    return weight
 
 
 def _by_role(row_loss: Tensor, counts: RoleCounts, weight: Tensor | None) -> dict[str, float]:
