@@ -1,10 +1,10 @@
-"""What fewer bits cost and save: size, speed, likeness to torch, and the evaluation's score, of one candidate.
+"""What fewer bits cost and save: size, likeness to torch, and the evaluation's score, of one candidate.
 
     python -m benchmarks.precision [--root .]
 
 `root` holds what a run's stages wrote: data/prepared, eval/candidate, models/candidate. The candidate is traced once;
 each precision is packaged as the export stage does it, which refuses what falls below its PSNR; then drawn in ONNX
-Runtime and scored on held-out prompts as the serving gate does it.
+Runtime and scored on held-out prompts as the serving gate does it. Speed is `benchmarks.serving_speed`'s.
 """
 
 from __future__ import annotations
@@ -56,14 +56,12 @@ MEASURED = (
 # The serving gate's margins on the score and on diversity, against the candidate in torch.
 SCORE_MARGIN = -0.02
 DIVERSITY_SHARE = 0.9
-TIMED_BATCH = 4
-REPEATS = 20
 
 
 def measure_precision(
     backbone: Backbone, pieces: Pieces, bits: Bits, params: Params, root: Path
 ) -> dict[str, Any]:
-    """One row: refused, or sizes, parity, speed and scores with what the gates would say."""
+    """One row: refused, or sizes, parity and scores with what the gates would say."""
     with tempfile.TemporaryDirectory() as temporary:
         package, out = Path(temporary) / "package", Path(temporary) / "drawn"
         package.mkdir()
@@ -80,7 +78,7 @@ def measure_precision(
         except TwinflowError as error:
             return {"refused": error.what}
         wanted = images_to_draw(params, root, params.serving.rescore_prompts_per_task)
-        served = check_serving(package, wanted, out, steps=1, batch=TIMED_BATCH, repeats=REPEATS)
+        check_serving(package, wanted, out, steps=1, batch=1, repeats=1)
         candidate = read_samples(root / "eval/candidate/samples.parquet")
         _, metrics = score_drawn(params, root, {"nfe1": out}, "served", candidate)
         parity = json.loads((package / PARITY).read_text(encoding="utf-8"))
@@ -89,8 +87,6 @@ def measure_precision(
     return {
         "generator_mb": round(sizes[0] / 2**20, 2),
         "text_mb": round(sizes[1] / 2**20, 2),
-        "p50_ms": round(served["p50_ms"], 2),
-        "p95_ms": round(served["p95_ms"], 2),
         "psnr_db": parity["psnr"],
         "max_abs": parity["max_abs"],
         "score": metrics["candidate"]["nfe1"]["score"],
@@ -132,7 +128,6 @@ def main() -> None:
         "rows": rows,
         "prompts_per_task": params.serving.rescore_prompts_per_task,
         "images_per_prompt": params.evaluate.images_per_prompt,
-        "batch": TIMED_BATCH,
         "machine": machine,
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
