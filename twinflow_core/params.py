@@ -98,6 +98,7 @@ class ExportParams(Section):
     steps: tuple[Positive, ...]
     opset: Annotated[int, Field(ge=20, le=23)]
     precision: Literal["fp32", "fp16", "int8", "int4"] = "fp32"
+    text_precision: Literal["fp32", "fp16", "int8", "int4"] = "fp32"
     # Other sizes to draw at than the square of data.resolution.
     sizes: tuple[Size, ...] = ()
 

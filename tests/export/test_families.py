@@ -21,18 +21,21 @@ from tests.backbones.tiny_flux2 import SHALLOW, build_tiny_flux2_klein, reading_
 from tests.backbones.tiny_text import t5_encoder, t5_tokenizer
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.export import precision as precisions
+from twinflow_core.export import text_precision
 from twinflow_core.export.compose import generator_model
 from twinflow_core.export.cut import cut
 from twinflow_core.export.families import FAMILIES
 from twinflow_core.export.graphs import STOCK, TIME, TIME_VALUE, VELOCITY, MarkedDecoder
 from twinflow_core.export.layout import write_configurations, write_graphs
 from twinflow_core.export.onnx_model import EXAMPLE_BATCH
-from twinflow_core.export.package import describe_package
+from twinflow_core.export.package import LOWEST_PSNR, describe_package
 from twinflow_core.export.parity import measure_parity
 from twinflow_core.export.pieces import trace
-from twinflow_core.export.precision import weight_bytes
+from twinflow_core.export.precision import Precision, weight_bytes
+from twinflow_core.noise import image_noise
 from twinflow_core.runtime.loaded_package import LoadedPackage, PromptEmbeddings
-from twinflow_core.runtime.package import EMBEDS, MASK
+from twinflow_core.runtime.package import EMBEDS, MASK, TEXT_GRAPH
 from twinflow_core.sampling.few_step import few_step_times, sample_few_steps
 
 pytestmark = pytest.mark.slow
@@ -43,13 +46,15 @@ OPSET = 20
 # Of latents that are some units wide; the issue allows 1e-4 of the range.
 TOLERANCE = 5e-5
 PARITY = 1e-4
+# Of language models 16 wide every matrix is narrower than what keeps its weights.
+TINY_NARROW = 8
 
 
 class Traced:
     """A family's tiny pipeline, traced."""
 
     def __init__(self, backbone: Backbone, folder: Path) -> None:
-        self.backbone, self._folder = backbone, folder
+        self.backbone, self.folder = backbone, folder
         self._pieces = trace(backbone, OPSET, lambda *_: None)
         self.graphs, self.decoder = self._pieces.denoiser, self._pieces.decoder
         self.conditioning = backbone.encode_prompts(PROMPTS)
@@ -57,11 +62,22 @@ class Traced:
     @cached_property
     def package(self) -> LoadedPackage:
         """The whole, for one evaluation, as it is served."""
-        self._folder.mkdir()
-        write_graphs(self._folder, self.backbone, self._pieces, [1], "fp32", lambda *_: None)
-        write_configurations(self._folder, self.backbone)
-        describe_package(self.backbone, self._folder, [1], OPSET, "fp32").write(self._folder)
-        return LoadedPackage.from_folder(self._folder, "cpu", threads=1)
+        return self.with_texts_in("fp32")
+
+    def with_texts_in(self, precision: Precision) -> LoadedPackage:
+        """The same with text encoders in some precision."""
+        folder = self.folder / precision
+        folder.mkdir(parents=True)
+        write_graphs(
+            folder, self.backbone, self._pieces, [1], "fp32", lambda *_: None, text_precision=precision
+        )
+        for model in self._pieces.text.values():
+            # Saved in float32 they refer to the package's file, which no other precision can be made of.
+            ir.external_data.load_to_model(model)
+        write_configurations(folder, self.backbone)
+        manifest = describe_package(self.backbone, folder, [1], OPSET, "fp32", text_precision=precision)
+        manifest.write(folder)
+        return LoadedPackage.from_folder(folder, "cpu", threads=1)
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
@@ -225,3 +241,38 @@ def test_texts_are_drawn_as_torch_draws_them(traced: Traced) -> None:
     parity = measure_parity(traced.backbone, traced.package)
     assert parity["finite"]
     assert parity["max_abs"] <= PARITY
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_texts_in_fewer_bits_take_less_room_and_are_drawn_alike(
+    traced: Traced, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (precisions, text_precision):
+        monkeypatch.setattr(module, "NARROW", TINY_NARROW)
+    package = traced.with_texts_in(precision)
+    noises = np.stack(
+        [image_noise(0, str(row), 1, traced.backbone.latent_shape) for row in range(len(TEXTS))]
+    )
+    exact, found = (each.encode(TEXTS) for each in (traced.package, package))
+    assert {name: (part.dtype, part.shape) for name, part in found.parts.items()} == {
+        name: (part.dtype, part.shape) for name, part in exact.parts.items()
+    }
+    drawn, expected = package.render(noises, found), traced.package.render(noises, exact)
+    assert -10 * np.log10(np.square(drawn - expected).mean()) >= LOWEST_PSNR
+    assert package.manifest.text_precision == precision
+    whole, smaller = (stored_in_encoders(traced.folder / name) for name in ("fp32", precision))
+    assert smaller < 0.9 * whole
+    # The text graph points into the encoders' files; what is its own has no weights.
+    own, before = (stored_beside(traced.folder / name / TEXT_GRAPH) for name in (precision, "fp32"))
+    assert own <= before
+
+
+def stored_in_encoders(package: Path) -> int:
+    """Bytes of the text encoders' weights."""
+    return sum(stored_beside(graph) for graph in package.glob("text_encoder*/model.onnx"))
+
+
+def stored_beside(graph: Path) -> int:
+    """Bytes of the weights that one graph owns."""
+    weights = graph.with_name(graph.name + "_data")
+    return weights.stat().st_size if weights.exists() else 0

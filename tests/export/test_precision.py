@@ -110,5 +110,8 @@ def test_a_piece_in_fewer_bits_can_be_composed(denoiser: ir.Model) -> None:
 def test_what_fewer_bits_have_spoilt_is_not_packaged(parity: dict[str, float | int]) -> None:
     with pytest.raises(TwinflowError, match="too differently from torch"):
         _require_fidelity(parity, "int4")
+    with pytest.raises(TwinflowError, match="too differently from torch") as refused:
+        _require_fidelity(parity, "fp32", "int8")
+    assert refused.value.where.endswith("export: text_precision = int8")
     _require_fidelity(parity, "fp32")
-    _require_fidelity({"finite": 1, "psnr": LOWEST_PSNR}, "int4")
+    _require_fidelity({"finite": 1, "psnr": LOWEST_PSNR}, "int4", "int4")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def test_the_manifest_survives_a_round_trip(package: Path) -> None:
     before = (package / MANIFEST).read_bytes()
     read_manifest(package).write(package)
     assert (package / MANIFEST).read_bytes() == before
+
+
+def test_the_texts_precision_is_told_where_it_is_not_full(package: Path) -> None:
+    assert "text_precision" not in json.loads((package / MANIFEST).read_text())
+    replace(read_manifest(package), text_precision="int8").write(package)
+    assert read_manifest(package).text_precision == "int8"
 
 
 def test_the_manifest_describes_the_package(package: Path) -> None:

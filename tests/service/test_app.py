@@ -19,6 +19,7 @@ import pytest
 from tests.service_load import pixels, post
 from twinflow_core.errors import TwinflowError
 from twinflow_core.runtime.generator import Generator
+from twinflow_core.service import body_limit
 from twinflow_core.service.app import Limits
 from twinflow_core.service.body_limit import LARGEST_BODY
 from twinflow_core.service.server import listen, make_server
@@ -255,6 +256,22 @@ def test_who_hangs_up_is_not_drawn_for(generator: Generator) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         with_room.close()
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_limit, "SLOWEST_BODY_SECONDS", 0.2)
+    with served(generator, Limits()) as where:
+        connection = http.client.HTTPConnection(where, timeout=30)
+        connection.putrequest("POST", "/images")
+        connection.putheader("Content-Length", "20")
+        connection.endheaders(b'{"prompt"')
+        answer = connection.getresponse()
+        assert answer.status == 408
+        assert "did not arrive" in json.loads(answer.read())["error"]["what"]
+        assert answer.headers["x-twinflow-version"]
+        connection.close()
 
 
 def test_a_taken_address_is_refused(address: str) -> None:

@@ -28,6 +28,7 @@ from twinflow_core.export.pieces import NAMES, Pieces, traced_decoder
 from twinflow_core.export.precision import Precision, in_precision
 from twinflow_core.export.sizes import drawing_at
 from twinflow_core.export.text import encoder_names, tokenizers
+from twinflow_core.export.text_precision import text_in_precision
 from twinflow_core.export.weights import SharedWeights
 from twinflow_core.image_size import ImageSize
 from twinflow_core.runtime.package import generator_graph
@@ -54,6 +55,7 @@ def write_graphs(
     precision: Precision,
     done: Callable[[int, str], None],
     sizes: Sequence[ImageSize] = (),
+    text_precision: Precision = "fp32",
 ) -> None:
     """Cut and compose the graphs, save all; those whose weights others use first.
 
@@ -62,16 +64,18 @@ def write_graphs(
         backbone: the model.
         pieces: its parts, traced at its own size.
         steps: the evaluations k for which a generator is made.
-        precision: of the generators' denoiser; the split folders stay in float32.
+        precision: of the generators' denoiser; the split folders' transformer and VAE stay in float32.
         done: told how many steps of work are finished, those of `trace` included, and the last one's name.
         sizes: others than the backbone's at which generators are made; they point into the same weights.
+        text_precision: of the text graph and of the text encoders' own.
     """
     weights = SharedWeights(package)
     weights.save(pieces.denoiser.at_any_time(), TRANSFORMER)
     marks = {f"{STOCK}latent_sample": "latent_sample"}, {f"{STOCK}sample": "sample"}
     weights.save(cut(pieces.decoder, *marks), DECODER)
     for path, model in pieces.text.items():
-        weights.save(model, path)
+        # The same weights give the same bytes in every graph, and so are stored once.
+        weights.save(text_in_precision(model, text_precision), path)
     finished = len(NAMES)
     for k, generator in _generators(pieces.denoiser, pieces.decoder, steps, precision):
         finished += 1

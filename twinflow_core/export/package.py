@@ -49,6 +49,7 @@ def build_package(
     opset: int,
     precision: Precision = "fp32",
     sizes: Sequence[ImageSize] = (),
+    text_precision: Precision = "fp32",
 ) -> None:
     """Fill an empty folder with a package. The same model gives the same bytes.
 
@@ -59,20 +60,21 @@ def build_package(
         opset: of every graph.
         precision: of the generators' denoiser.
         sizes: at which images are drawn besides the backbone's own, a square.
+        text_precision: of the text encoders.
 
     Raises:
         TwinflowError: the model has a part that cannot be exported, does not make images of one of the sizes, or
-            loses too much in this precision.
+            loses too much in these precisions.
     """
     sizes = other_sizes(backbone, sizes)
     graphs = graph_count(steps, sizes)
     # Two more than the graphs: the configurations with the manifest, and parity.
     with Reporter("export", graphs + 2) as reporter:
         pieces = trace(backbone, opset, reporter.update)
-        write_graphs(package, backbone, pieces, steps, precision, reporter.update, sizes)
+        write_graphs(package, backbone, pieces, steps, precision, reporter.update, sizes, text_precision)
         write_configurations(package, backbone)
         reporter.update(graphs + 1, "parity")
-        describe_and_measure(backbone, package, steps, opset, precision, sizes)
+        describe_and_measure(backbone, package, steps, opset, precision, sizes, text_precision)
         reporter.update(graphs + 2)
 
 
@@ -83,17 +85,18 @@ def describe_and_measure(
     opset: int,
     precision: Precision = "fp32",
     sizes: Sequence[ImageSize] = (),
+    text_precision: Precision = "fp32",
 ) -> None:
     """Write manifest.json and parity.json of a package's present graphs.
 
     Raises:
-        TwinflowError: it loses too much in this precision.
+        TwinflowError: it loses too much in these precisions.
     """
-    manifest = describe_package(backbone, package, steps, opset, precision, sizes)
+    manifest = describe_package(backbone, package, steps, opset, precision, sizes, text_precision)
     manifest.write(package)
     # One thread, so that the last digits do not depend on how the machine splits the work.
     parity = measure_parity(backbone, LoadedPackage.from_folder(package, "cpu", threads=1))
-    _require_fidelity(parity, precision)
+    _require_fidelity(parity, precision, text_precision)
     path = package / PARITY
     path.write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
     replace(manifest, files={**manifest.files, PARITY: _file_record(path)}).write(package)
@@ -106,6 +109,7 @@ def describe_package(
     opset: int,
     precision: Precision,
     sizes: Sequence[ImageSize] = (),
+    text_precision: Precision = "fp32",
 ) -> PackageManifest:
     """The manifest of a package's present files."""
     files = [path for path in package.rglob("*") if path.is_file() and path != package / MANIFEST]
@@ -126,6 +130,7 @@ def describe_package(
         noise=NOISE,
         provenance=provenance(backbone),
         precision=precision,
+        text_precision=text_precision,
         files={path.relative_to(package).as_posix(): _file_record(path) for path in sorted(files)},
         sizes={str(size): _size_spec(backbone, package, steps, size) for size in sizes},
     )
@@ -135,13 +140,20 @@ def _file_record(path: Path) -> FileRecord:
     return FileRecord(file_sha256(path), path.stat().st_size)
 
 
-def _require_fidelity(parity: dict[str, float | int], precision: Precision) -> None:
+def _require_fidelity(
+    parity: dict[str, float | int], precision: Precision, text_precision: Precision = "fp32"
+) -> None:
     """Refuse to package what fewer bits have spoilt; what float32 gives is for the gate to judge."""
-    if precision != "fp32" and (not parity["finite"] or parity["psnr"] < LOWEST_PSNR):
+    fewer_bits = [
+        f"{name} = {each}"
+        for name, each in (("precision", precision), ("text_precision", text_precision))
+        if each != "fp32"
+    ]
+    if fewer_bits and (not parity["finite"] or parity["psnr"] < LOWEST_PSNR):
         raise TwinflowError(
-            f"In {precision} the package draws too differently from torch: PSNR {parity['psnr']} dB, "
+            f"In fewer bits the package draws too differently from torch: PSNR {parity['psnr']} dB, "
             f"where {LOWEST_PSNR} are needed.",
-            where=f"params.yaml: export.precision = {precision}",
+            where=f"params.yaml: export: {', '.join(fewer_bits)}",
             fix="Choose a precision with more bits; fp32 loses nothing.",
         )
 

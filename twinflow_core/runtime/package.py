@@ -108,6 +108,7 @@ class PackageManifest:
         tokenizers: what gives the text graph's inputs.
         files: every other file of the package by relative POSIX path.
         precision: of the generators' denoiser: "fp32", "fp16", or weights in "int8" or "int4".
+        text_precision: of the text encoders, likewise.
         sampler: what the generators compute, in words and formulas.
         noise: how a seed becomes noise, by name.
         provenance: the pipeline's class, the SHA-256 of the denoiser's weights, and the libraries that made the graphs.
@@ -125,6 +126,7 @@ class PackageManifest:
     tokenizers: tuple[TokenizerSpec, ...]
     files: dict[str, FileRecord]
     precision: str = "fp32"
+    text_precision: str = "fp32"
     sampler: str = ""
     noise: str = ""
     provenance: dict[str, str] = field(default_factory=dict)
@@ -160,8 +162,11 @@ class PackageManifest:
     def write(self, package: Path) -> None:
         """Save as manifest.json in the package."""
         document = asdict(self)
+        # Runtimes that follow a channel may be older, and refuse keys that they do not know.
         if not self.sizes:
             del document["sizes"]
+        if self.text_precision == "fp32":
+            del document["text_precision"]
         text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
         (package / MANIFEST).write_text(text + "\n", encoding="utf-8")
 

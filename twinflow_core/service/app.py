@@ -70,6 +70,7 @@ class ImageRequest(BaseModel):
 IMAGE_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {}}, "description": f"The image; {VERSION_HEADER} names the version."},
     404: {"description": "There is no previous version."},
+    408: {"description": "The body did not arrive in time."},
     413: {"description": "The body is too large."},
     422: {"description": "The request is wrong; which part, and what to do."},
     429: {"description": "Too many requests wait; Retry-After says when to come back."},

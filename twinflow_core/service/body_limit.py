@@ -1,17 +1,19 @@
-"""Request bodies are read whole before anything looks at them, and never more than a bound."""
+"""Request bodies are read whole before anything looks at them: never more than a bound, never for longer than one."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_BODY = 64 << 10
+SLOWEST_BODY_SECONDS = 20.0
 
 
 class BodyLimit:
-    """Answers 413 to a body of more than `LARGEST_BODY` bytes, announced or not."""
+    """Answers 413 to a body of more than `LARGEST_BODY` bytes, announced or not, and 408 to one that does not come."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -21,9 +23,16 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self.app(scope, receive, send)
             return
-        body = await _read(scope, receive)
+        try:
+            async with asyncio.timeout(SLOWEST_BODY_SECONDS):
+                body = await _read(scope, receive)
+        except TimeoutError:
+            what = f"The request's body did not arrive within {SLOWEST_BODY_SECONDS:g} seconds."
+            await _refuse(send, 408, what, "Send it again.")
+            return
         if body is None:
-            await _refuse(send)
+            what = f"The request's body is larger than {LARGEST_BODY} bytes."
+            await _refuse(send, 413, what, "Send less.")
             return
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -49,14 +58,13 @@ async def _read(scope: Scope, receive: Receive) -> bytes | None:
             return body
 
 
-async def _refuse(send: Send) -> None:
-    what = f"The request's body is larger than {LARGEST_BODY} bytes."
-    error = {"what": what, "where": "body", "fix": "Send less."}
+async def _refuse(send: Send, status: int, what: str, fix: str) -> None:
+    error = {"what": what, "where": "body", "fix": fix}
     content = json.dumps({"error": error}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

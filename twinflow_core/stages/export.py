@@ -18,7 +18,15 @@ def export(params: Params, root: Path) -> None:
     backbone = load_backbone(root / "models/candidate", params.data.resolution)
     with whole_folder(root / OUTPUT) as package:
         options = params.export
-        build_package(backbone, package, options.steps, options.opset, options.precision, options.sizes)
+        build_package(
+            backbone,
+            package,
+            options.steps,
+            options.opset,
+            options.precision,
+            options.sizes,
+            options.text_precision,
+        )
 
 
 if __name__ == "__main__":
