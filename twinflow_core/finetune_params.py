@@ -134,11 +134,6 @@ class FinetuneParams(Section):
                 "forward_mode works on one process: set meanflow.derivative to finite_difference, or "
                 "launch.processes and launch.nodes to 1"
             )
-        if total > 1 and self.optimizer == "adamw_offload":
-            raise ValueError(
-                "adamw_offload works on one process: set optimizer to adamw_8bit or adamw, which several processes "
-                "share, or launch.processes and launch.nodes to 1"
-            )
         return self
 
     @model_validator(mode="after")

@@ -119,8 +119,8 @@ def test_the_setting_is_that_of_params_yaml() -> None:
 def test_nothing_is_proposed_that_the_training_refuses() -> None:
     several = Setting(batch_size=8, processes=2)
     assert not refusal(OPTIONS, several)
-    assert "one process" in refusal(OPTIONS, replace(several, optimizer="adamw_offload"))
     for few_bits in (
+        replace(several, optimizer="adamw_offload"),
         replace(several, optimizer="adamw_8bit", weights="bfloat16"),
         replace(several, lora_rank=4, quantized_base="nf4"),
     ):

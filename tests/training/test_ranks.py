@@ -41,10 +41,14 @@ SHORT = FULL.model_copy(update={"precision": "bfloat16", "steps": 2})
 BEST = LORA.model_copy(update={"steps": 2, "validate_every": 1, "keep_best": True})
 EIGHT = FULL.model_copy(update={"optimizer": "adamw_8bit"})
 LEAN = EIGHT.model_copy(update={"weights": "bfloat16", "steps": 2})
+OFFLOAD = FULL.model_copy(update={"optimizer": "adamw_offload"})
 NF4 = LORA.model_copy(update={"quantized_base": "nf4", "steps": 2})
-RUNS = {"full": FULL, "lora": LORA, "short": SHORT, "best": BEST, "eight": EIGHT, "lean": LEAN, "nf4": NF4}
+RUNS = {
+    "full": FULL, "lora": LORA, "short": SHORT, "best": BEST, "eight": EIGHT, "offload": OFFLOAD, "lean": LEAN,
+    "nf4": NF4,
+}  # fmt: skip
 # Those that one process and two go on with from the state of the other.
-RESUMED = ("full", "eight")
+RESUMED = ("full", "eight", "offload")
 STAGE = {"steps": 2, "sample_every": 2, "validate_every": 2, "launch": {"processes": 2}}
 # Other values of the log are means of the parts' means, which depend on how the rows are cut.
 SUMMED = ("step", "loss", "gradient_norm", "sign_sensitivity", "validation_loss")
@@ -158,7 +162,7 @@ def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[key].flatten() for key in sorted(weights)])
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "best", "eight", "nf4"])
+@pytest.mark.parametrize("name", ["full", "lora", "best", "eight", "offload", "nf4"])
 def test_two_processes_train_as_one_does(one: dict[str, Result], two: dict[str, Any], name: str) -> None:
     assert_agrees(two[name], one[name], 1e-3)
 

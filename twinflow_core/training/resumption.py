@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from twinflow_core.training.checkpoint import FILE, load_state, save_state
+from twinflow_core.training.offloaded_adamw import OffloadedAdamW
 from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.sharded_checkpoint import (
     Shards,
@@ -101,6 +102,13 @@ def restore_progress(resume: Resume, trained: Trained, ranks: Ranks) -> tuple[in
     Raises:
         TwinflowError: a file is damaged.
     """
+    restored = _restored(resume, trained, ranks)
+    if isinstance(trained.optimizer, OffloadedAdamW):
+        trained.optimizer.follow_weights()
+    return restored
+
+
+def _restored(resume: Resume, trained: Trained, ranks: Ranks) -> tuple[int, Log] | None:
     whole = load_state(resume.folder, resume.key, mapped=ranks.mesh is not None)
     shards = find_shards(resume.folder, resume.key)
     if shards is not None and (whole is None or shards.step > whole[0]):
