@@ -73,6 +73,7 @@ class FinetuneParams(Section):
     validate_every: Annotated[int, Field(ge=0)] = 100
     sample_every: Annotated[int, Field(ge=0)] = 0
     keep_best: bool = False
+    keep_last: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False

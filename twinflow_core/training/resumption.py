@@ -58,11 +58,11 @@ class Trained:
             self.own.load_state_dict(parts["own"])
         self.optimizer.load_state_dict(parts["optimizer"])
 
-    def averages(self) -> dict[str, Tensor]:
+    def averages(self, prefix: str = "averaged.") -> dict[str, Tensor]:
         """The averaged weights that training changes, by names that do not depend on the number of ranks."""
         pairs = zip(self.online.named_parameters(), self.averaged.parameters(), strict=True)
         return {
-            f"averaged.{name}": average.detach() for (name, weight), average in pairs if weight.requires_grad
+            f"{prefix}{name}": average.detach() for (name, weight), average in pairs if weight.requires_grad
         }
 
     def tensors(self) -> dict[str, Tensor]:
