@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twinflow_core.image_size import ImageSize
 from twinflow_core.params import load_params
 from twinflow_core.plan.document import setting_words
 from twinflow_core.plan.gpus import GIB, find_gpu
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("sana-1.6b", "sd3.5-medium", "z-image", "flux.1-dev", "qwen-image")
 GPUS = ("rtx4090-24", "h100-80")
 BATCH = 16
+SIZE = ImageSize(1024, 1024)
 RANKS = (0, 64)
 
 
@@ -27,7 +29,7 @@ def print_table() -> None:
         for rank in RANKS:
             options = finetune.model_copy(update={"batch_size": BATCH, "lora_rank": rank})
             for gpu in GPUS:
-                plan = make_plan(named_model(name), options, setting_of(options), find_gpu(gpu), 1024)
+                plan = make_plan(named_model(name), options, setting_of(options), find_gpu(gpu), SIZE)
                 told = _cells(plan.cheapest) if plan.cheapest else ("nothing", "", "")
                 kind = f"LoRA {rank}" if rank else "all"
                 asked = f"{plan.asked.memory.total / GIB:.0f} GiB"

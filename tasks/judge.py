@@ -16,12 +16,13 @@ from tasks.log import say
 from tasks.promote import actor
 from tasks.run import Run
 from tasks.served import Served, candidate_once_more, evaluator_hash, serve_candidate, serve_champion
+from twinflow_core.evaluation.samples import samples_at
 from twinflow_core.gates.checks import rules_of
 from twinflow_core.gates.decision import Decision, Mode, make_decision
 from twinflow_core.gates.evidence import Evidence, Measurements
 from twinflow_core.gates.looks import judge_in_looks
 from twinflow_core.gates.metrics import GateName, merged_metrics
-from twinflow_core.gates.samples import as_candidate, prompts_hash, read_scores
+from twinflow_core.gates.samples import as_candidate, at_size, prompts_hash, read_scores
 from twinflow_core.params import Rule
 from twinflow_core.registry.channel import ChannelState
 
@@ -123,11 +124,12 @@ def _judge(
     served: Served | None = None,
 ) -> Verdict:
     gates, state = run.params.gates, ground.state
-    scores = {
-        **read_scores(run.tree / "eval/reference/samples.parquet"),
-        **read_scores(run.tree / "eval/candidate/samples.parquet"),
-        **(read_scores(served.samples) if served else {}),
-    }
+    evaluations = (run.tree / "eval/reference", run.tree / "eval/candidate")
+    scores = read_scores(served.samples) if served else {}
+    for folder in evaluations:
+        scores |= read_scores(folder / "samples.parquet")
+        for size in metrics.get("sizes", ()):
+            scores |= at_size(read_scores(samples_at(folder, size)), size)
     champion = None
     champion_samples = None
     if state.version is not None:

@@ -67,7 +67,8 @@ def publish_version(run: Run) -> str:
         "candidate": run.output_hash("models/candidate"),
         "package": run.output_hash("export"),
     }
-    evaluation = {name: run.record.metrics[name] for name in ("scorer", "reference", "candidate", "ratio")}
+    told = ("scorer", "reference", "candidate", "ratio", "sizes")
+    evaluation = {name: run.record.metrics[name] for name in told if name in run.record.metrics}
     with package_with_card(run, lineage, evaluation) as package:
         return run.registry.publish(package, lineage, evaluation)
 

@@ -52,8 +52,18 @@ def test_a_card_tells_every_fact() -> None:
     assert "no licence" in model_card(replace(FACTS, licence=None))
 
 
+def test_a_card_tells_the_metrics_of_every_size() -> None:
+    there = {
+        "reference": {"score": 0.7, "diversity": 0.4},
+        "candidate": {"nfe1": {"score": 0.6, "diversity": 0.3}},
+    }
+    card = model_card(replace(FACTS, metrics={**FACTS.metrics, "sizes": {"64x32": there}}))
+    assert "| this model, nfe1, 64x32 | 0.600 | - | 0.300 |" in card
+    assert "| the base, many steps, 64x32 | 0.700 | - | 0.400 |" in card
+
+
 def test_what_does_not_change_the_model_does_not_change_its_card() -> None:
-    elsewhere = FACTS.options.model_copy(update={"log_every": 77, "sample_every": 5})
+    elsewhere = FACTS.options.model_copy(update={"log_every": 77, "sample_every": 5, "keep_last": 3})
     assert model_card(replace(FACTS, options=elsewhere)) == model_card(FACTS)
 
 

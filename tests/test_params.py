@@ -26,6 +26,15 @@ def test_buckets_are_sizes_or_none(tmp_path: Path) -> None:
     assert data.model_validate(data.model_dump()) == data
 
 
+def test_a_plan_is_for_the_largest_size_and_the_square_is_no_other_size(tmp_path: Path) -> None:
+    params = loaded(tmp_path, None)
+    assert (params.data.largest_size, params.other_sizes) == (ImageSize(32, 32), ())
+    assert loaded(tmp_path, ["64x32", "64x64", "32x64"]).data.largest_size == ImageSize(64, 64)
+    twice = (ImageSize(32, 64), params.data.square, ImageSize(32, 64))
+    several = params.model_copy(update={"export": params.export.model_copy(update={"sizes": twice})})
+    assert several.other_sizes == (ImageSize(32, 64),)
+
+
 @pytest.mark.parametrize(
     ("buckets", "key", "says"),
     [

@@ -75,6 +75,7 @@ class FinetuneParams(Section):
     validate_every: Annotated[int, Field(ge=0)] = 100
     sample_every: Annotated[int, Field(ge=0)] = 0
     keep_best: bool = False
+    keep_last: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
@@ -162,11 +163,6 @@ class FinetuneParams(Section):
             raise ValueError(
                 "forward_mode works on one process: set meanflow.derivative to finite_difference, or "
                 "launch.processes and launch.nodes to 1"
-            )
-        if total > 1 and self.optimizer == "adamw_offload":
-            raise ValueError(
-                "adamw_offload works on one process: set optimizer to adamw_8bit or adamw, which several processes "
-                "share, or launch.processes and launch.nodes to 1"
             )
         return self
 

@@ -19,6 +19,11 @@ class ImageSize(NamedTuple):
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
 
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return self.width * self.height
+
     @classmethod
     def read(cls, written: object) -> ImageSize:
         """The size that `WIDTHxHEIGHT` names; a size is taken as it is.

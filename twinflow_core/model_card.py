@@ -16,7 +16,7 @@ from twinflow_core.finetune_params import FinetuneParams
 
 Interval = tuple[float, float]
 # What neither the result nor its quality depends on.
-UNTOLD = {"launch", "log_every", "checkpoint_every", "validate_every", "sample_every"}
+UNTOLD = {"launch", "log_every", "checkpoint_every", "validate_every", "sample_every", "keep_last"}
 FRONT_MATTER = "---"
 
 
@@ -122,6 +122,9 @@ def _training(facts: CardFacts) -> str:
 def _metrics(facts: CardFacts) -> str:
     rows = [_row(f"this model, {name}", found, facts.intervals.get(name)) for name, found in _settings(facts)]
     rows.append(_row("the base, many steps", facts.metrics["reference"], None))
+    for size, there in facts.metrics.get("sizes", {}).items():
+        rows += [_row(f"this model, {name}, {size}", each, None) for name, each in there["candidate"].items()]
+        rows.append(_row(f"the base, many steps, {size}", there["reference"], None))
     table = "\n".join(rows)
     return (
         f"## Metrics\n\nScorer `{facts.metrics['scorer']}`, in torch before export. Intervals hold the truth with "

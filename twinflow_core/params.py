@@ -43,6 +43,16 @@ class DataParams(Section):
     validation: Annotated[float, Field(gt=0.0, lt=1.0)]
     rows_per_shard: Positive
 
+    @property
+    def square(self) -> ImageSize:
+        """The size that everything but `buckets` and `export.sizes` is made at."""
+        return ImageSize(self.resolution, self.resolution)
+
+    @property
+    def largest_size(self) -> ImageSize:
+        """The size of most pixels that is trained at; of several such the first."""
+        return max(self.buckets or (self.square,), key=lambda size: size.area)
+
     @model_validator(mode="after")
     def _buckets_differ_in_shape(self) -> DataParams:
         """The nearest shape alone decides: of two sizes of one shape the second would never get an image."""
@@ -207,6 +217,11 @@ class Params(Section):
     gates: GatesParams
     registry: RegistryParams
     run: RunParams
+
+    @property
+    def other_sizes(self) -> tuple[ImageSize, ...]:
+        """Where the package draws besides the square of `data.resolution`: there too it is evaluated and judged."""
+        return tuple(size for size in dict.fromkeys(self.export.sizes) if size != self.data.square)
 
     def larger_evaluation(self) -> EvaluateParams | None:
         """`evaluate` with the prompts and images of the gates' second look; None if those are no more."""

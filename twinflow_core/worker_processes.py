@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ def worker_count(wanted: int) -> int:
 
 
 def map_shards(
-    work: Callable[[Task], Result], tasks: Sequence[Task], workers: int, dask: str | None = None
+    work: Callable[[Task], Result], tasks: Iterable[Task], workers: int, dask: str | None = None
 ) -> Iterator[Result]:
     """`work` of each task, in the tasks' order, whatever the number of processes.
 
@@ -37,7 +38,7 @@ def map_shards(
 
     Args:
         work: a pure function of its task (and of the files that it names).
-        tasks: one a shard.
+        tasks: one a shard; few of them are taken ahead.
         workers: how many processes at most; 0 means one a core.
         dask: address of a Dask scheduler whose workers, on the same disk, take the place of processes.
 
@@ -49,8 +50,10 @@ def map_shards(
         with dask_workers(dask) as (pool, count):
             yield from _in_order(pool, work, tasks, count)
         return
-    workers = min(worker_count(workers), len(tasks))
-    if workers <= 1:
+    remaining = iter(tasks)
+    first = list(islice(remaining, 2))
+    tasks, workers = chain(first, remaining), worker_count(workers)
+    if workers == 1 or len(first) < 2:
         yield from map(work, tasks)
         return
     # Not forked: the libraries inside hold threads and locks that a fork would break.
@@ -59,7 +62,7 @@ def map_shards(
 
 
 def _in_order(
-    pool: Executor, work: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+    pool: Executor, work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
 ) -> Iterator[Result]:
     waiting: deque[Future[Result]] = deque()
     try:

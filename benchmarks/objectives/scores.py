@@ -38,8 +38,8 @@ def score_network(
         backbone: whose network takes these weights; that of models/base if None.
     """
     prepared = work / "data/prepared"
-    scorer = make_scorer(resolve_scorer(params.evaluate, prepared), prepared, params.data.resolution)
-    distribution = DistributionScorer.from_prepared(prepared, params.data.resolution)
+    scorer = make_scorer(resolve_scorer(params.evaluate, prepared), prepared, params.data.square)
+    distribution = DistributionScorer.from_prepared(prepared, params.data.square)
     prompts = prompts_for(scorer.name, params.evaluate, prepared)
     backbone = backbone or load_backbone(work / "models/base")
     backbone.velocity.load_state_dict(velocity.to("cpu").state_dict())

@@ -147,7 +147,7 @@ def _planned(
         options = FinetuneParams.model_validate(document | asked)
         setting: Setting = setting_of(options)
         side = resolution // family.downscale
-        calls = trace_calls(model.class_name, model.config, setting.variant, side, family.tokens)
+        calls = trace_calls(model.class_name, model.config, setting.variant, side, side, family.tokens)
         memory = plan_memory(options, setting, parameters, calls)
         if memory.total < ROOM * gpu.memory:
             break
@@ -177,7 +177,8 @@ def _training(
 def _data(model: PlannedModel, resolution: int) -> EncodedData:
     """Random latents and prompts in the shapes that the family's transformer takes."""
     family = FAMILIES[model.class_name]
-    given = family.call(model.config, Inputs(2, resolution // family.downscale, family.tokens))
+    side = resolution // family.downscale
+    given = family.call(model.config, Inputs(2, side, side, family.tokens))
     draws = torch.Generator().manual_seed(0)
 
     def random(name: str, rows: int) -> torch.Tensor | None:

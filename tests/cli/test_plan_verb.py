@@ -20,7 +20,7 @@ def test_plan_of_the_bundled_base(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told.exit_code == 0, told.output
     document = json.loads(told.stdout)
     assert document["asked"]["fits"]
-    assert document["resolution"] == 32
+    assert document["size"] == "32x32"
     assert document["asked"]["memory"]["total"] < 4 * 2**30
     assert document["encode"]["fits"]
     assert set(document["encode"]["parameters"]) == {"text_encoder", "text_encoder_2", "vae"}

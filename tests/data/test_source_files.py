@@ -23,7 +23,7 @@ NAMES = ["a/1.tar", "a/2.tar", "b/1.tar", "shard-08.tar", "shard-09.tar", "shard
     ],
 )
 def test_a_pattern_chooses(pattern: str | None, chosen: list[str]) -> None:
-    assert matching(NAMES, pattern) == chosen
+    assert list(matching(NAMES, pattern)) == chosen
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_pattern_chooses(pattern: str | None, chosen: list[str]) -> None:
 )
 def test_a_wrong_pattern_is_told(pattern: str, says: str) -> None:
     with pytest.raises(TwinflowError, match=says):
-        matching(NAMES, pattern)
+        list(matching(NAMES, pattern))
 
 
 def test_lists_beside_tars_and_caches_of_datasets_are_passed_over() -> None:

@@ -42,7 +42,7 @@ def _reason(folder: Path, name: str) -> Reason | None:
 
 @pytest.mark.parametrize("form", CAPTION_FORMS)
 def test_each_form_of_captions_gives_the_same_rows(tmp_path: Path, form: CaptionForm) -> None:
-    pairs = find_pairs(write_source(tmp_path / "source", 9, form))
+    pairs = list(find_pairs(write_source(tmp_path / "source", 9, form)))
     assert [pair.file_name for pair in pairs] == [f"pictures/{i:04d}.png" for i in range(9)]
     assert [pair.caption for pair in pairs] == [caption_of(i) for i in range(9)]
     assert all(pair.rejection is None and pair.metadata == "" for pair in pairs)
@@ -67,15 +67,18 @@ def test_other_columns_become_metadata_with_sorted_keys(tmp_path: Path) -> None:
     _put(tmp_path, "a.png", "sub/b.png")
     write_jsonl(tmp_path, [{"text": "x", "z": 1, "file_name": "a.png", "include": [{"class": "dog"}]}])
     (tmp_path / "sub/metadata.csv").write_text("file_name,text,tag\nb.png,y,left\n")
-    metadata = [json.loads(pair.metadata) for pair in find_pairs(tmp_path)]
-    assert metadata == [{"include": [{"class": "dog"}], "z": 1}, {"tag": "left"}]
-    assert find_pairs(tmp_path)[0].metadata.index("include") < find_pairs(tmp_path)[0].metadata.index("z")
+    first, second = [pair.metadata for pair in find_pairs(tmp_path)]
+    assert [json.loads(first), json.loads(second)] == [
+        {"include": [{"class": "dog"}], "z": 1},
+        {"tag": "left"},
+    ]
+    assert first.index("include") < first.index("z")
 
 
 def test_captions_lose_their_outer_and_repeated_white_space(tmp_path: Path) -> None:
     _put(tmp_path, "a.png")
     (tmp_path / "a.txt").write_text("\ufeff  a dog \r\n\t in  snow\n", encoding="utf-8")
-    assert find_pairs(tmp_path)[0].caption == "a dog in snow"
+    assert next(iter(find_pairs(tmp_path))).caption == "a dog in snow"
 
 
 def test_a_metadata_row_goes_before_a_txt_beside_the_image(tmp_path: Path) -> None:
@@ -128,7 +131,24 @@ def test_rows_without_a_usable_image_or_caption_are_rejected_and_not_dropped(tmp
 def test_hidden_files_and_strangers_are_passed_over(tmp_path: Path) -> None:
     _put(tmp_path, "a.png", "._a.png", ".cache/b.png", "notes.docx", "LICENSE.txt", "a.json")
     (tmp_path / "a.txt").write_text("a")
-    assert list_files(tmp_path).all_names() == ["a.png", "a.txt"]
+    assert list(list_files(tmp_path).all_names()) == ["a.png", "a.txt"]
+
+
+def test_rows_are_sorted_by_their_whole_names_wherever_they_come_from(tmp_path: Path) -> None:
+    names = ["a.png", "a/b.png", "a-b.png", "a/c/d.png", "b.png"]
+    _put(tmp_path, *names)
+    write_jsonl(tmp_path, [{"file_name": name, "text": name} for name in ("b.png", "a/b.png")])
+    pairs = find_pairs(tmp_path)
+    # Iterated twice: the stages look at them more than once.
+    assert [pair.file_name for pair in pairs] == [pair.file_name for pair in pairs] == sorted(names)
+    assert len(pairs) == len(names)
+
+
+def test_images_that_differ_by_their_suffix_share_one_caption(tmp_path: Path) -> None:
+    _put(tmp_path, "a.jpg", "a.k.png", "a.png")
+    (tmp_path / "a.txt").write_text("both")
+    assert [pair.caption for pair in find_pairs(tmp_path)] == ["both", "", "both"]
+    assert list(list_files(tmp_path).all_names()) == ["a.jpg", "a.k.png", "a.png", "a.txt"]
 
 
 def test_two_captions_of_one_image_are_two_rows(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from twinflow_core.errors import TwinflowError
-from twinflow_core.gates.checks import check_rules, rules_of
+from twinflow_core.gates.checks import at_every_size, check_rules, rules_of
+from twinflow_core.image_size import ImageSize
 from twinflow_core.params import Params, load_params
 
 REPOSITORY = Path(__file__).parents[2]
@@ -115,6 +116,40 @@ def test_a_slice_of_one_prompt_is_refused_before_anything_is_trained(params: Par
     with pytest.raises(TwinflowError, match="one prompt") as caught:
         check_rules(Params.model_validate(document))
     assert "prompts_per_task" in caught.value.fix
+
+
+def with_size(params: Params) -> Params:
+    sizes = (params.data.square, ImageSize(64, 32))
+    return params.model_copy(update={"export": params.export.model_copy(update={"sizes": sizes})})
+
+
+def test_bounds_are_held_at_every_size_unless_it_has_one_of_its_own(params: Params) -> None:
+    rules = params.gates.quality.distribution
+    found = rules_of(params.gates, "quality", {"scorer": "distribution", "sizes": {"64x32": {}}})
+    assert found[: len(rules)] == rules
+    assert [(rule.id, rule.metric) for rule in found[len(rules) :]] == [
+        ("score-of-base@64x32", "sizes.64x32.ratio.score_nfe1"),
+        ("diversity-of-base@64x32", "sizes.64x32.ratio.diversity_nfe1"),
+    ]
+    own = rules[0].model_copy(update={"id": "wide", "metric": "sizes.64x32.ratio.score_nfe1", "min": 0.1})
+    assert [rule.id for rule in at_every_size((*rules[:2], own), ["64x32"])][2:] == [
+        "wide",
+        "diversity-of-base@64x32",
+    ]
+
+
+def test_rules_may_name_the_sizes_that_are_exported_and_no_other(params: Params) -> None:
+    rule = {"id": "a", "metric": "sizes.64x32.candidate.nfe1.score", "min": 0}
+    check_rules(with_size(params))
+    check_rules(with_size(with_rules(params, "shapes", [rule])))
+    with pytest.raises(TwinflowError, match="no metric"):
+        check_rules(with_rules(params, "shapes", [rule]))
+    margin = {"id": "a", "metric": rule["metric"], "champion_margin": 0.1}
+    with pytest.raises(TwinflowError, match="no interval against the champion"):
+        check_rules(with_size(with_rules(params, "shapes", [margin])))
+    taken = {"id": "a@64x32", "metric": "reference.score", "min": 0}
+    with pytest.raises(TwinflowError, match="have the id `a@64x32`"):
+        check_rules(with_size(with_rules(params, "shapes", [SLICED, taken])))
 
 
 def test_rules_follow_the_scorer_of_the_metrics(params: Params) -> None:

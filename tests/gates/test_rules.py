@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gates.measured import candidate_at, measurements, sample_table, score
+from twinflow_core.gates.checks import at_every_size
 from twinflow_core.gates.evidence import Evidence, Measurements
 from twinflow_core.gates.outcome import RuleOutcome
 from twinflow_core.gates.rules import WithoutChampion, evaluate_rules
-from twinflow_core.gates.samples import prompt_scores
+from twinflow_core.gates.samples import at_size, prompt_scores
 from twinflow_core.params import Rule
 
 SCORE = "candidate.nfe1.score"
@@ -55,6 +56,22 @@ def test_a_bound_is_decided_on_the_value(
     (outcome,) = judge(rule, numbers({"parity": {"max_abs": value}}))
     assert (outcome.status, outcome.kind, outcome.bound) == (status, kind, bound)
     assert (outcome.value, outcome.decided_by, outcome.low) == (value, "point", None)
+
+
+def test_a_rule_at_another_size_is_decided_on_the_interval_of_that_sizes_images() -> None:
+    square = {("candidate", "nfe1"): 0.9, ("reference", "many"): 0.9}
+    wide = {("candidate", "nfe1"): 0.3, ("reference", "many"): 0.9}
+    here, there = measurements(sample_table(square)), measurements(sample_table(wide, seed=1))
+    both = Measurements(
+        {**here.metrics, "sizes": {"64x32": there.metrics}},
+        {**here.scores, **at_size(there.scores, "64x32")},
+    )
+    bound = {"id": "ratio", "metric": "ratio.score_nfe1", "min": 0.7}
+    rules = at_every_size([Rule.model_validate(bound)], ["64x32"])
+    at_square, at_wide = judge(list(rules), both)
+    assert (at_square.status, at_square.decided_by) == ("PASS", "interval")
+    assert (at_wide.id, at_wide.status, at_wide.decided_by) == ("ratio@64x32", "FAIL", "interval")
+    assert at_wide.value == pytest.approx(there.metrics["ratio"]["score_nfe1"])
 
 
 def test_a_rule_that_warns_never_fails() -> None:

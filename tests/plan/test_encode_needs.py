@@ -13,6 +13,7 @@ from tests.backbones.tiny_sana import build_tiny_sana
 from tests.backbones.tiny_z_image import build_tiny_z_image
 from tests.tiny_pipeline import build_tiny_pipeline
 from twinflow_core.backbones.loading import load_backbone
+from twinflow_core.image_size import ImageSize
 from twinflow_core.plan.encode_needs import _build, _peak, encode_needs
 from twinflow_core.plan.named_models import (
     PARTS,
@@ -31,6 +32,7 @@ PUBLISHED = {
     "mistral-small-3.2-24b": 24.01, "vae-f8c16": 0.0838, "vae-flux.2": 0.084, "vae-qwen-image": 0.1269,
     "dc-ae-f32c32": 0.3123,
 }  # fmt: skip
+SIZE = ImageSize(32, 32)
 FAMILIES: list[Callable[[Path], Path]] = [
     build_tiny_pipeline,
     build_tiny_sana,
@@ -57,7 +59,7 @@ def test_every_network_is_part_of_a_named_model_and_every_named_model_has_its_pa
 @pytest.mark.parametrize("build", FAMILIES, ids=lambda build: build.__name__.removeprefix("build_tiny_"))
 def test_the_parts_of_a_folder_are_counted_and_run(build: Callable[[Path], Path], tmp_path: Path) -> None:
     folder = build(tmp_path)
-    needs = encode_needs(model_in(folder), 1000, 7, 32)
+    needs = encode_needs(model_in(folder), 1000, 7, SIZE)
     assert needs is not None
     pipeline = load_backbone(folder).pipeline
     real = {
@@ -81,7 +83,7 @@ def test_a_batch_of_images_takes_what_a_real_one_does(tiny_pipeline: Path) -> No
     ledger = StorageLedger([*vae.parameters(), *vae.buffers()])
     with ledger, torch.no_grad():
         vae.encode(torch.rand(5, 3, 32, 32))
-    needs = encode_needs(model_in(tiny_pipeline), 0, 5, 32)
+    needs = encode_needs(model_in(tiny_pipeline), 0, 5, SIZE)
     assert needs is not None
     assert needs.runs["vae"].at(5) == pytest.approx(ledger.peak, rel=0.05)
 
@@ -91,10 +93,10 @@ def test_a_batch_of_prompts_takes_what_a_real_one_does(tiny_pipeline: Path) -> N
     ledger = StorageLedger([*encoder.parameters(), *encoder.buffers()])
     with ledger, torch.no_grad():
         encoder(torch.zeros(5, 12, dtype=torch.long), output_hidden_states=True)
-    assert _peak(encoder.to("meta"), 5, 12, 32) == pytest.approx(ledger.peak, rel=0.1)
+    assert _peak(encoder.to("meta"), 5, 12, SIZE) == pytest.approx(ledger.peak, rel=0.1)
 
 
 def test_a_model_whose_parts_are_not_known_has_no_needs() -> None:
     model = named_model("sana-0.6b")
     bare = PlannedModel(model.name, model.class_name, model.config, 512, "here")
-    assert encode_needs(bare, 0, 1, 512) is None
+    assert encode_needs(bare, 0, 1, SIZE) is None

@@ -49,7 +49,7 @@ REPEATED = Variant(0, True, torch.float32, False)
 @cache
 def traced(small: str, variant: Variant) -> Calls:
     """Each trace takes up to seconds; several tests look at the same."""
-    return trace_calls(*SMALL[small], variant, SIDE, TOKENS)
+    return trace_calls(*SMALL[small], variant, SIDE, SIDE, TOKENS)
 
 
 def really_saved(model: Any, given: dict[str, Any]) -> int:
@@ -81,7 +81,7 @@ def on_cpu(value: Any) -> Any:
 def test_saved_bytes_are_those_that_autograd_keeps(small: str) -> None:
     class_name, config = SMALL[small]
     model = getattr(diffusers, class_name)(**config).train()
-    given = FAMILIES[class_name].call(config, Inputs(2, SIDE, TOKENS))
+    given = FAMILIES[class_name].call(config, Inputs(2, SIDE, SIDE, TOKENS))
     really = really_saved(model, {key: on_cpu(value) for key, value in given.items()})
     assert traced(small, FULL).at(2).saved == pytest.approx(really, rel=0.1)
 
@@ -103,7 +103,7 @@ def test_few_blocks_say_what_all_need(small: str, checkpointing: bool, lora_rank
     class_name, config = SMALL[small]
     variant = Variant(lora_rank, checkpointing, torch.float32, True)
     model = build(class_name, config, variant)
-    whole = Trace(**measured(model, FAMILIES[class_name], variant, Inputs(3, SIDE, TOKENS)))
+    whole = Trace(**measured(model, FAMILIES[class_name], variant, Inputs(3, SIDE, SIDE, TOKENS)))
     few = traced(small, variant).at(3)
     assert few.saved == whole.saved
     assert (few.training_flops, few.evaluation_flops) == (whole.training_flops, whole.evaluation_flops)

@@ -44,6 +44,7 @@ def test_measures_and_draws(tiny_package: Path, tmp_path: Path, steps: int) -> N
     result = json.loads(answer.stdout)
     assert result == json.loads((tmp_path / "out/result.json").read_text())
     assert result["finite"] == 1
+    assert "sizes" not in result
     assert 0 < result["p50_ms"] <= result["p95_ms"]
     assert 10 < result["rss_mb"] < 4000
     assert (result["images"], result["steps"], result["batch"]) == (4, steps, 2)
@@ -65,6 +66,23 @@ def test_values_that_are_not_finite_are_reported(tiny_package: Path, tmp_path: P
     answer = check(broken, tmp_path, WANTED)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["finite"] == 0
+
+
+def test_the_worst_size_counts(sized_package: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(sized_package, tmp_path / "broken"))
+    # What the other size has for itself: its positions.
+    data = broken / "nfe1_64x32.onnx_data"
+    data.write_bytes(np.full(data.stat().st_size // 4, np.nan, np.float32).tobytes())
+    rerecord(broken, data.name)
+    answer = check(broken, tmp_path, WANTED)
+    assert answer.returncode == 0, answer.stderr
+    result = json.loads(answer.stdout)
+    assert {size: each["finite"] for size, each in result["sizes"].items()} == {"32x32": 1, "64x32": 0}
+    assert result["finite"] == 0
+    for name in ("p50_ms", "p95_ms"):
+        assert result[name] == max(each[name] for each in result["sizes"].values())
+    with np.load(tmp_path / "out/images.npz") as stored:
+        assert stored["images"].shape == (4, 32, 32, 3)
 
 
 def test_a_damaged_package_is_refused(tiny_package: Path, tmp_path: Path) -> None:

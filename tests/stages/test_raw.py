@@ -41,7 +41,7 @@ def _shapes(folder: Path, text: str = "count: 12\nseed: 5\n") -> Path:
 def test_shapes_are_rendered_as_a_folder_like_a_users(tmp_path: Path) -> None:
     _shapes(tmp_path / "shapes")
     raw(_params("shapes"), tmp_path)
-    pairs = find_pairs(tmp_path / "data/raw")
+    pairs = list(find_pairs(tmp_path / "data/raw"))
     for pair, (pixels, caption, record) in zip(pairs, render_dataset(12, 5), strict=True):
         assert pair.caption == caption
         assert json.loads(pair.metadata) == record

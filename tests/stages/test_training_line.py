@@ -18,7 +18,7 @@ from twinflow_core.data.decode import decode_rgb, fit
 from twinflow_core.data.shards import count_rows, read_rows
 from twinflow_core.encoding.shard import to_signed
 from twinflow_core.errors import TwinflowError
-from twinflow_core.evaluation.samples import read_samples
+from twinflow_core.evaluation.samples import read_samples, samples_at
 from twinflow_core.evaluation.second_look import evaluate_more
 from twinflow_core.evaluation.served import images_to_draw
 from twinflow_core.params import Params, load_params
@@ -34,6 +34,7 @@ from twinflow_core.training.encoded import EncodedData
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
+WIDE = "64x32"
 STAGES = (raw, prepare, base, encode, reference, finetune, evaluate)
 
 
@@ -42,6 +43,7 @@ def params(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Par
     document = yaml.safe_load((REPOSITORY / "tests/params.tiny.yaml").read_text())
     document["base"]["folder"] = str(tiny_pipeline)
     document["data"]["source"] = str(REPOSITORY / "tests/tiny_shapes")
+    document["export"]["sizes"] = [WIDE]
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     path.write_text(yaml.safe_dump(document))
     return load_params(path)
@@ -57,6 +59,11 @@ def run_all(params: Params, root: Path) -> Path:
 @pytest.fixture(scope="module")
 def line(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_all(params, tmp_path_factory.mktemp("line"))
+
+
+def metrics_of(root: Path, model: str = "candidate") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / f"eval/{model}/metrics.json").read_text())
+    return found
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -143,13 +150,43 @@ def test_a_low_rank_candidate_on_a_quantised_base_is_the_base_on_disk_and_its_ad
 
 
 def test_metrics_have_the_keys_that_gates_read(line: Path) -> None:
-    metrics = json.loads((line / "eval/candidate/metrics.json").read_text())
+    metrics = metrics_of(line)
     assert metrics["scorer"] == "distribution"
     assert metrics["reference"]["nfe"] == 4
     assert metrics["candidate"].keys() == {"nfe1", "nfe2", "many"}
     assert metrics["ratio"].keys() == {"score_nfe1", "diversity_nfe1", "score_nfe2", "diversity_nfe2"}
     ratio = metrics["candidate"]["nfe1"]["score"] / metrics["reference"]["score"]
     assert metrics["ratio"]["score_nfe1"] == pytest.approx(ratio)
+
+
+def test_both_models_are_judged_at_the_other_size_that_is_exported(line: Path) -> None:
+    metrics = metrics_of(line)
+    assert metrics["sizes"].keys() == {WIDE}
+    there = metrics["sizes"][WIDE]
+    assert there["candidate"].keys() == {"nfe1", "nfe2"}
+    assert there["reference"] == metrics_of(line, "reference")["sizes"][WIDE]
+    ratio = there["candidate"]["nfe1"]["score"] / there["reference"]["score"]
+    assert there["ratio"]["score_nfe1"] == pytest.approx(ratio)
+    assert there["candidate"]["nfe1"]["score"] != metrics["candidate"]["nfe1"]["score"]
+    drawn = [read_samples(samples_at(line / "eval" / model, WIDE)) for model in ("reference", "candidate")]
+    assert {sample.pixels.shape for samples in drawn for sample in samples} == {(32, 64, 3)}
+    theirs, ours = ({(s.prompt_id, s.prompt, s.sample) for s in samples} for samples in drawn)
+    assert ours == theirs
+
+
+def test_other_sizes_change_nothing_at_the_square(params: Params, line: Path, tmp_path: Path) -> None:
+    alone = params.model_copy(update={"export": params.export.model_copy(update={"sizes": ()})})
+    for name in ("data", "models"):
+        (tmp_path / name).symlink_to(line / name)
+    reference(alone, tmp_path)
+    evaluate(alone, tmp_path)
+    for model in ("reference", "candidate"):
+        sized = metrics_of(line, model)
+        del sized["sizes"]
+        assert metrics_of(tmp_path, model) == sized
+        name = f"eval/{model}/samples.parquet"
+        assert (tmp_path / name).read_bytes() == (line / name).read_bytes()
+        assert not samples_at(tmp_path / "eval" / model, WIDE).exists()
 
 
 def test_models_are_compared_on_the_same_prompts(line: Path) -> None:

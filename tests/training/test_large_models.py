@@ -129,7 +129,6 @@ def tensors(module: nn.Module) -> list[Tensor]:
     [
         ({"weights": "bfloat16", "precision": "float32"}, "set precision"),
         ({"quantized_base": "nf4"}, "lora_rank"),
-        ({"optimizer": "adamw_offload", "launch": {"processes": 2}}, "one process"),
         (
             {**LORA, "quantized_base": "nf4", "objective": "vsd", "fake_score": {"weights": "full"}},
             "set it to lora",

@@ -1,11 +1,18 @@
 """AdamW in the CPU's memory: torch's own update, and nothing lost to short weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from tests.training.test_lean_adamw import BETAS, run, through_a_file
 from twinflow_core.training.offloaded_adamw import OffloadedAdamW
+from twinflow_core.training.ranks import ALONE
+from twinflow_core.training.resumption import Resume, Trained, restore_progress
+from twinflow_core.training.sharded_checkpoint import save_shards
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 
 def make(dtype: torch.dtype) -> list[nn.Parameter]:
@@ -35,6 +42,30 @@ def test_short_weights_are_the_rounded_float32_ones() -> None:
         assert weight.equal(master.to(torch.bfloat16))
     # Sixty updates of a tenth of a rounding each: they are kept, and have reached the weights.
     assert weights[0].ne(1).any()
+
+
+class Two(nn.Module):
+    """A network of the weights that `run` trains."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(make(dtype))
+        self.optimizer = OffloadedAdamW(list(self.weights), 1e-3, BETAS)
+
+    @property
+    def trained(self) -> Trained:
+        return Trained(self, self, None, self.optimizer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_in_shards_holds_all_that_a_run_goes_on_from(dtype: torch.dtype, tmp_path: Path) -> None:
+    whole, resumed = Two(dtype), Two(dtype)
+    run(list(whole.weights), whole.optimizer, range(5))
+    save_shards(tmp_path, "k", 5, whole.trained.tensors(), [], ALONE)
+    assert restore_progress(Resume(tmp_path, "k"), resumed.trained, ALONE) == (5, [])
+    for each in (whole, resumed):
+        run(list(each.weights), each.optimizer, range(5, 12))
+    assert all(a.equal(b) for a, b in zip(resumed.weights, whole.weights, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 
 from tests.training.ranks_tree import build_tree, set_options
 from tests.training.test_bucketed_training import bucketed_data_of
@@ -41,11 +42,15 @@ SHORT = FULL.model_copy(update={"precision": "bfloat16", "steps": 2})
 BEST = LORA.model_copy(update={"steps": 2, "validate_every": 1, "keep_best": True})
 EIGHT = FULL.model_copy(update={"optimizer": "adamw_8bit"})
 LEAN = EIGHT.model_copy(update={"weights": "bfloat16", "steps": 2})
+OFFLOAD = FULL.model_copy(update={"optimizer": "adamw_offload"})
 NF4 = LORA.model_copy(update={"quantized_base": "nf4", "steps": 2})
-RUNS = {"full": FULL, "lora": LORA, "short": SHORT, "best": BEST, "eight": EIGHT, "lean": LEAN, "nf4": NF4}
+RUNS = {
+    "full": FULL, "lora": LORA, "short": SHORT, "best": BEST, "eight": EIGHT, "offload": OFFLOAD, "lean": LEAN,
+    "nf4": NF4,
+}  # fmt: skip
 # Those that one process and two go on with from the state of the other.
-RESUMED = ("full", "eight")
-STAGE = {"steps": 2, "sample_every": 2, "validate_every": 2, "launch": {"processes": 2}}
+RESUMED = ("full", "eight", "offload")
+STAGE = {"steps": 2, "sample_every": 2, "validate_every": 2, "keep_last": 1, "launch": {"processes": 2}}
 # Other values of the log are means of the parts' means, which depend on how the rows are cut.
 SUMMED = ("step", "loss", "gradient_norm", "sign_sensitivity", "validation_loss")
 Result = dict[str, Any]
@@ -158,7 +163,7 @@ def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[key].flatten() for key in sorted(weights)])
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "best", "eight", "nf4"])
+@pytest.mark.parametrize("name", ["full", "lora", "best", "eight", "offload", "nf4"])
 def test_two_processes_train_as_one_does(one: dict[str, Result], two: dict[str, Any], name: str) -> None:
     assert_agrees(two[name], one[name], 1e-3)
 
@@ -213,6 +218,8 @@ def test_the_stage_on_two_processes_leaves_one_candidate_one_log_and_one_sheet(s
     assert {path.name for path in (root / "state").iterdir()} >= {"samples", "speed.json", "shards.json"}
     assert [path.name for path in (root / "state/samples").iterdir()] == ["step_000002.png"]
     theirs = stock_weights(root), (root / "models/candidate/training_log.csv").read_text()
+    kept = load_file(root / "state/last/step_000002.safetensors")
+    assert all(theirs[0][name].equal(weight) for name, weight in kept.items())
     set_options(root, **STAGE | {"launch": {}})
     finetune(load_params(root / "params.yaml"), root)
     ours = stock_weights(root), (root / "models/candidate/training_log.csv").read_text()

@@ -34,10 +34,17 @@ def plan(
     processes: Annotated[
         int, typer.Option(help="How many GPUs train together, in place of finetune.launch.", min=0)
     ] = 0,
-    resolution: Annotated[int, typer.Option(help="Side of the images, in pixels.", min=0)] = 0,
+    resolution: Annotated[
+        int,
+        typer.Option(
+            help="Side of square images, in pixels, in place of data.resolution or the largest of data.buckets.",
+            min=0,
+        ),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Say whether a training fits, how long it takes and what it costs, before anything runs."""
+    from twinflow_core.image_size import ImageSize
     from twinflow_core.params import PARAMS_FILE, load_params
     from twinflow_core.plan.document import plan_document
     from twinflow_core.plan.encode_needs import encode_needs
@@ -50,9 +57,10 @@ def plan(
     params = load_params(root / PARAMS_FILE)
     found = named_model(model) if model else _own_base(params.base, root)
     setting = setting_of(params.finetune, processes)
-    side = resolution or found.resolution or params.data.resolution
-    made = make_plan(found, params.finetune, setting, find_gpu(gpu, memory, tflops), side)
-    encode = encode_needs(found, made.parameters.transformer, params.encode.batch_size, side)
+    side = resolution or found.resolution
+    size = ImageSize(side, side) if side else params.data.largest_size
+    made = make_plan(found, params.finetune, setting, find_gpu(gpu, memory, tflops), size)
+    encode = encode_needs(found, made.parameters.transformer, params.encode.batch_size, size)
     if as_json:
         print_document(plan_document(made, encode))
     else:
@@ -75,7 +83,7 @@ def _show(plan: Plan, encode: EncodeNeeds | None) -> None:
     numbers = plan.parameters
     typer.echo(
         f"{plan.model.name} ({plan.model.class_name}): {numbers.transformer / 1e9:.2f} B parameters; "
-        f"{plan.resolution} pixels, {plan.tokens} text tokens; {plan.gpu.name} with {plan.gpu.memory / GIB:.1f} GiB\n"
+        f"{plan.size} pixels, {plan.tokens} text tokens; {plan.gpu.name} with {plan.gpu.memory / GIB:.1f} GiB\n"
     )
     columns = [("as asked", plan.asked)]
     if plan.cheapest is not None and plan.cheapest is not plan.asked:

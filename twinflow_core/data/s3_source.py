@@ -79,7 +79,7 @@ def fetch_source(source: str, pattern: str | None, folder: Path) -> SourceFiles:
     """
     names = sorted(listing(source))
     files = sort_files(matching(names, pattern), source)
-    if not files.all_names():
+    if not len(files):
         raise TwinflowError(
             "There are no images and no packed files under the prefix.",
             where=source,

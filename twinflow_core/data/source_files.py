@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from heapq import merge
 from itertools import product
 from pathlib import Path, PurePosixPath
 
 from twinflow_core.data.metadata_files import METADATA_NAMES
+from twinflow_core.data.sorted_rows import SortedRows
 from twinflow_core.errors import TwinflowError
 
 SUPPORTED_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
@@ -33,16 +36,22 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 @dataclass
 class SourceFiles:
-    """The files of a source that matter here, each list sorted; `packed` or the other three are empty."""
+    """The files of a source that matter here, each kind sorted; `packed` or the other three are empty.
 
-    images: list[str] = field(default_factory=list)
+    Images and captions, of which there may be millions, are listed on disk.
+    """
+
+    images: SortedRows = field(default_factory=SortedRows)
     metadata: list[str] = field(default_factory=list)
-    captions: list[str] = field(default_factory=list)
+    captions: SortedRows = field(default_factory=SortedRows)
     packed: list[str] = field(default_factory=list)
 
-    def all_names(self) -> list[str]:
-        """Every path of the lists, sorted."""
-        return sorted([*self.images, *self.metadata, *self.captions, *self.packed])
+    def __len__(self) -> int:
+        return len(self.images) + len(self.metadata) + len(self.captions) + len(self.packed)
+
+    def all_names(self) -> Iterator[str]:
+        """Every path, sorted."""
+        return merge(self.images.names(), self.metadata, self.captions.names(), self.packed)
 
 
 def list_files(folder: Path, pattern: str | None = None) -> SourceFiles:
@@ -76,7 +85,7 @@ def sort_files(names: Iterable[str], where: str) -> SourceFiles:
     Raises:
         TwinflowError: the source is of two kinds, or a folder of it holds both metadata files.
     """
-    files, texts = SourceFiles(), []
+    files, texts = SourceFiles(), SortedRows()
     for name in names:
         path = PurePosixPath(name)
         suffix = path.suffix.lower()
@@ -85,21 +94,24 @@ def sort_files(names: Iterable[str], where: str) -> SourceFiles:
         if path.name in METADATA_NAMES:
             files.metadata.append(name)
         elif suffix in SUPPORTED_SUFFIXES | OTHER_PICTURE_SUFFIXES:
-            files.images.append(name)
+            files.images.add(name)
         elif path.suffix == ".txt":
-            texts.append(name)
+            texts.add(name)
         elif path.suffix in PACKED_SUFFIXES and not _is_arrow_cache(path):
             files.packed.append(name)
     files.packed = _one_kind(files, where)
     if files.packed:
         return SourceFiles(packed=files.packed)
-    beside = {caption_name(name) for name in files.images}
-    files.captions = [name for name in texts if name in beside]
+    for name in map(caption_name, files.images.names()):
+        # Two images may share a name but for their suffix, and with it the caption.
+        if name in texts and name not in files.captions:
+            files.captions.add(name)
+    files.metadata.sort()
     _refuse_two_metadata_files(where, files.metadata)
     return files
 
 
-def matching(names: list[str], pattern: str | None) -> list[str]:
+def matching(names: Iterable[str], pattern: str | None) -> Iterator[str]:
     """The names that a pattern chooses, in their order.
 
     Args:
@@ -108,26 +120,30 @@ def matching(names: list[str], pattern: str | None) -> list[str]:
             for any characters, slashes too. None chooses all.
 
     Raises:
-        TwinflowError: the braces stand for too many names, or nothing is chosen.
+        TwinflowError: the braces stand for too many names, or after the last name: nothing was chosen.
     """
     if pattern is None:
-        return names
+        yield from names
+        return
     wanted = _expanded(pattern)
     literal, wild = (
         {each for each in wanted if not _is_wild(each)},
         [each for each in wanted if _is_wild(each)],
     )
-    chosen = [name for name in names if name in literal or any(fnmatchcase(name, each) for each in wild)]
-    missing = sorted(literal - set(chosen))
+    missing, chosen = set(literal), False
+    for name in names:
+        if name in literal or any(fnmatchcase(name, each) for each in wild):
+            missing.discard(name)
+            chosen = True
+            yield name
     if missing or not chosen:
         raise TwinflowError(
-            f"data.files names what is not there: {missing[0]}."
+            f"data.files names what is not there: {min(missing)}."
             if missing
             else "data.files chooses none of the source's files.",
             where=f"params.yaml: data.files = {pattern}",
             fix="Correct the pattern; it is relative to data.source.",
         )
-    return chosen
 
 
 def caption_name(image_name: str) -> str:
@@ -177,6 +193,7 @@ def _one_kind(files: SourceFiles, where: str) -> list[str]:
         for name in files.packed
         if not (name.endswith(PARQUET) and PurePosixPath(name).with_suffix("") in tars)
     ]
+    packed.sort()
     kinds = sorted({PurePosixPath(name).suffix for name in packed})
     if files.images:
         kinds.append("loose images")
@@ -189,35 +206,54 @@ def _one_kind(files: SourceFiles, where: str) -> list[str]:
     return packed
 
 
-def _walk(folder: Path) -> list[str]:
-    """Every regular file's path relative to the folder, sorted; links to folders are not followed."""
+def _walk(folder: Path) -> Iterator[str]:
+    """Every regular file's path relative to the folder, in no order; links to folders are not followed."""
     root = folder.resolve()
-    names = []
-    for current, folders, file_names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in [*folders, *file_names]:
-            path = Path(current, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                raise TwinflowError(
-                    "A link leads out of the data folder.",
-                    where=os.fsencode(path).decode(errors="replace"),
-                    fix="Put the file itself there in place of the link.",
-                )
-        for name in file_names:
-            path = Path(current, name)
-            if not name.startswith(".") and path.is_file():
-                names.append(_as_text(path.relative_to(root)))
-    return sorted(names)
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with _entries(root / inside) as entries:
+            for entry in entries:
+                is_hidden = entry.name.startswith(".")
+                if is_hidden and entry.is_dir():
+                    continue
+                if entry.is_symlink():
+                    _require_inside(Path(entry.path), root)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{inside}{entry.name}/")
+                elif entry.is_file() and not is_hidden:
+                    yield _as_text(inside + entry.name)
 
 
-def _as_text(path: Path) -> str:
-    name = path.as_posix()
+@contextmanager
+def _entries(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield entries
+    except OSError as error:
+        raise TwinflowError(
+            "A folder of the data cannot be read.",
+            where=f"{os.fsencode(folder).decode(errors='replace')}: {error.strerror}",
+            fix="Correct its permissions.",
+        ) from None
+
+
+def _require_inside(link: Path, root: Path) -> None:
+    if not link.resolve().is_relative_to(root):
+        raise TwinflowError(
+            "A link leads out of the data folder.",
+            where=os.fsencode(link).decode(errors="replace"),
+            fix="Put the file itself there in place of the link.",
+        )
+
+
+def _as_text(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
         raise TwinflowError(
             "A file's name is not valid UTF-8.",
-            where=os.fsencode(path).decode(errors="replace"),
+            where=os.fsencode(name).decode(errors="replace"),
             fix="Rename the file.",
         ) from None
     return name

@@ -13,13 +13,16 @@ over.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import merge
 from pathlib import Path, PurePosixPath
 
 from twinflow_core.data.metadata_files import read_metadata
 from twinflow_core.data.rejections import Reason, Rejection
-from twinflow_core.data.source_files import SUPPORTED_SUFFIXES, caption_name, list_files
+from twinflow_core.data.sorted_rows import SortedRows
+from twinflow_core.data.source_files import SUPPORTED_SUFFIXES, SourceFiles, caption_name, list_files
 from twinflow_core.errors import TwinflowError
 
 
@@ -40,50 +43,68 @@ class Pair:
     rejection: Rejection | None = None
 
 
-def find_pairs(folder: Path, pattern: str | None = None) -> list[Pair]:
+class Pairs:
     """The rows of a source folder, sorted by file name (rows of one image keep their order).
+
+    One for each metadata row and for each image that no row names. A row whose image is missing, an image without a
+    caption and a picture in a format that is not read are pairs with a `rejection`. What metadata files say is read
+    at once and kept on disk, other captions are read as the rows are iterated.
+    """
+
+    def __init__(self, folder: Path, files: SourceFiles) -> None:
+        self._folder = folder
+        self._files = files
+        self._named = SortedRows()
+        for metadata_name in files.metadata:
+            for row in read_metadata(folder, metadata_name):
+                rejection = row.rejection
+                if PurePosixPath(row.file_name).suffix.lower() not in SUPPORTED_SUFFIXES:
+                    rejection = _unsupported(row.file_name)
+                elif row.file_name not in files.images:
+                    rejection = Rejection(Reason.MISSING_FILE, f"named in {metadata_name}")
+                self._named.add(
+                    row.file_name, _written(_pair(row.file_name, row.text, row.metadata, rejection))
+                )
+        self._unnamed = sum(name not in self._named for name in files.images.names())
+
+    def __len__(self) -> int:
+        return len(self._named) + self._unnamed
+
+    def __iter__(self) -> Iterator[Pair]:
+        named = (_read(name, text) for name, text in self._named)
+        unnamed = (self._beside(name) for name in self._files.images.names() if name not in self._named)
+        return merge(named, unnamed, key=lambda pair: pair.file_name)
+
+    def _beside(self, name: str) -> Pair:
+        text, rejection = _read_caption(self._folder, name, self._files.captions)
+        if PurePosixPath(name).suffix.lower() not in SUPPORTED_SUFFIXES:
+            rejection = _unsupported(name)
+        return _pair(name, text, "", rejection)
+
+
+def find_pairs(folder: Path, pattern: str | None = None) -> Pairs:
+    """The rows of a source folder.
 
     Args:
         folder: the source folder.
         pattern: as `source_files.matching`'s.
 
-    Returns:
-        One pair for each metadata row and for each image that no row names. A row whose image is missing, an
-        image without a caption and a picture in a format that is not read are pairs with a `rejection`.
-
     Raises:
         TwinflowError: as `list_files`; the folder holds no rows; a metadata file cannot be read, has a
             malformed line, or names a path outside the folder.
     """
-    files = list_files(folder, pattern)
-    present, beside = set(files.images), set(files.captions)
-    rows: dict[str, list[Pair]] = defaultdict(list)
-    for metadata_name in files.metadata:
-        for row in read_metadata(folder, metadata_name):
-            rejection = row.rejection
-            if PurePosixPath(row.file_name).suffix.lower() not in SUPPORTED_SUFFIXES:
-                rejection = _unsupported(row.file_name)
-            elif row.file_name not in present:
-                rejection = Rejection(Reason.MISSING_FILE, f"named in {metadata_name}")
-            rows[row.file_name].append(_pair(row.file_name, row.text, row.metadata, rejection))
-    for name in files.images:
-        if name in rows:
-            continue
-        text, rejection = _read_caption(folder, name, beside)
-        if PurePosixPath(name).suffix.lower() not in SUPPORTED_SUFFIXES:
-            rejection = _unsupported(name)
-        rows[name].append(_pair(name, text, "", rejection))
-    if not rows:
+    pairs = Pairs(folder, list_files(folder, pattern))
+    if not len(pairs):
         raise TwinflowError(
             "The data folder holds no images.",
             where=str(folder),
             fix=f"Put images ({', '.join(sorted(SUPPORTED_SUFFIXES))}) with captions there: "
             "metadata.jsonl, metadata.csv, or a .txt beside each image; or packed files (.tar, .parquet, .arrow).",
         )
-    return [pair for name in sorted(rows) for pair in rows[name]]
+    return pairs
 
 
-def _read_caption(folder: Path, image_name: str, beside: set[str]) -> tuple[str, Rejection | None]:
+def _read_caption(folder: Path, image_name: str, beside: SortedRows) -> tuple[str, Rejection | None]:
     name = caption_name(image_name)
     if name not in beside:
         return "", None
@@ -104,3 +125,14 @@ def _pair(name: str, text: str, metadata: str, rejection: Rejection | None) -> P
     if not caption and rejection is None:
         rejection = Rejection(Reason.NO_CAPTION)
     return Pair(name, caption, metadata, rejection)
+
+
+def _written(pair: Pair) -> str:
+    """All of a pair but its name."""
+    rejection = pair.rejection and (pair.rejection.reason, pair.rejection.detail)
+    return json.dumps([pair.caption, pair.metadata, rejection])
+
+
+def _read(name: str, text: str) -> Pair:
+    caption, metadata, rejection = json.loads(text)
+    return Pair(name, caption, metadata, rejection and Rejection(Reason(rejection[0]), rejection[1]))

@@ -69,6 +69,11 @@ def png_bytes(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def samples_at(folder: Path, size: str) -> Path:
+    """Where an evaluation keeps its images of another size than the square, `WIDTHxHEIGHT`."""
+    return folder / f"samples_{size}.parquet"
+
+
 def write_samples(samples: Iterable[Sample], path: Path) -> None:
     """Write the table; the same samples give the same bytes."""
     rows = [asdict(sample) for sample in samples]

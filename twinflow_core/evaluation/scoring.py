@@ -10,12 +10,14 @@ import numpy as np
 
 from twinflow_core.data.decode import decode_rgb, fit
 from twinflow_core.data.shards import read_rows
-from twinflow_core.evaluation.distribution import distribution_score
+from twinflow_core.errors import TwinflowError
+from twinflow_core.evaluation.distribution import SCALES, distribution_score
 from twinflow_core.evaluation.diversity import diversity
 from twinflow_core.evaluation.geneval import aggregate, evaluate
 from twinflow_core.evaluation.prompts import CAPTION_TASK, Prompt, ScorerName
 from twinflow_core.evaluation.samples import Sample, png_bytes
 from twinflow_core.evaluation.shapes_detector import ShapesDetector
+from twinflow_core.image_size import ImageSize
 
 
 class Scorer(Protocol):
@@ -60,10 +62,21 @@ class DistributionScorer:
         self._real = real
 
     @classmethod
-    def from_prepared(cls, prepared: Path, resolution: int) -> DistributionScorer:
-        """The validation split as the set to be close to."""
+    def from_prepared(cls, prepared: Path, size: ImageSize) -> DistributionScorer:
+        """The validation split, every image cropped to this size, as the set to be close to.
+
+        Raises:
+            TwinflowError: images of this size cannot be compared.
+        """
+        if size.width % max(SCALES) or size.height % max(SCALES):
+            raise TwinflowError(
+                f"The distribution scorer compares images whose sides are multiples of {max(SCALES)} pixels, "
+                f"not {size}.",
+                where="params.yaml: data.resolution, export.sizes",
+                fix="Choose such sides.",
+            )
         rows = read_rows(prepared, "validation")
-        return cls(np.stack([fit(decode_rgb(row.image), resolution, resolution) for row in rows]))
+        return cls(np.stack([fit(decode_rgb(row.image), size.width, size.height) for row in rows]))
 
     def judge(self, prompt: Prompt, pixels: np.ndarray) -> tuple[float, str]:
         """Single images are not judged."""
@@ -75,9 +88,9 @@ class DistributionScorer:
         return value, {CAPTION_TASK: value}
 
 
-def make_scorer(name: ScorerName, prepared: Path, resolution: int) -> Scorer:
-    """The scorer of that name, ready to judge."""
-    return ShapesScorer() if name == "shapes" else DistributionScorer.from_prepared(prepared, resolution)
+def make_scorer(name: ScorerName, prepared: Path, size: ImageSize) -> Scorer:
+    """The scorer of that name, ready to judge images of this size."""
+    return ShapesScorer() if name == "shapes" else DistributionScorer.from_prepared(prepared, size)
 
 
 def judge_images(

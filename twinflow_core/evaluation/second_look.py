@@ -15,7 +15,7 @@ from twinflow_core.evaluation.generation import few_step_sampler
 from twinflow_core.evaluation.metrics_file import write_metrics
 from twinflow_core.evaluation.prompts import prompts_for
 from twinflow_core.evaluation.samples import Sample, write_samples
-from twinflow_core.evaluation.scoring import make_scorer, setting_metrics
+from twinflow_core.evaluation.scoring import make_scorer
 from twinflow_core.evaluation.served import PREPARED, scorer_name
 from twinflow_core.evaluation.torch_evaluation import TorchEvaluation
 from twinflow_core.params import PARAMS_FILE, EvaluateParams, Params, load_params
@@ -35,18 +35,13 @@ def evaluate_more(
     Returns:
         The samples, and metrics under the keys of `metrics.json`: `scorer`, `candidate.nfe<k>`.
     """
-    scorer = make_scorer(scorer_name(root), root / PREPARED, params.data.resolution)
+    scorer = make_scorer(scorer_name(root), root / PREPARED, params.data.square)
     prompts = prompts_for(scorer.name, options, root / PREPARED)
     backbone = load_backbone(root / "models/candidate", params.data.resolution)
-    evaluation, sampler = TorchEvaluation(backbone, scorer, prompts, options), few_step_sampler(backbone)
-    samples: list[Sample] = []
-    metrics: dict[str, Any] = {}
-    for setting in settings:
-        judged = evaluation.samples(
-            "candidate", setting, sampler, int(setting.removeprefix("nfe")), f"second look, {setting}"
-        )
-        metrics[setting] = setting_metrics(scorer, judged)
-        samples += judged
+    few = few_step_sampler(backbone)
+    evaluation = TorchEvaluation(backbone, scorer, prompts, options)
+    drawn = {setting: (few, int(setting.removeprefix("nfe"))) for setting in settings}
+    samples, metrics = evaluation.settings("candidate", drawn, "second look")
     return samples, {"scorer": scorer.name, "candidate": metrics}
 
 

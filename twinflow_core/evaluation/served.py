@@ -71,7 +71,7 @@ def score_drawn(
         this diversity over theirs.
     """
     name = scorer_name(root)
-    scorer = make_scorer(name, root / PREPARED, params.data.resolution)
+    scorer = make_scorer(name, root / PREPARED, params.data.square)
     known = prompts_for(name, params.evaluate, root / PREPARED)
     samples: list[Sample] = []
     metrics: dict[str, Any] = {}

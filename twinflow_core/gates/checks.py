@@ -11,7 +11,7 @@ from twinflow_core.data.shapes_world import evaluation_prompts
 from twinflow_core.errors import TwinflowError
 from twinflow_core.gates.estimates import estimand_of
 from twinflow_core.gates.looks import LOOKS
-from twinflow_core.gates.metrics import GateName, Scorer, known_metrics
+from twinflow_core.gates.metrics import GateName, Scorer, at_size, is_at_every_size, known_metrics
 from twinflow_core.gates.statistics import least_resamples
 from twinflow_core.params import PARAMS_FILE, GatesParams, Params, Rule
 
@@ -28,8 +28,10 @@ def check_rules(params: Params, where: str = PARAMS_FILE) -> None:
             that has no interval or beside a bound, min above max, slices of a metric that has none or with
             too few prompts, or too few resamples for a rule's confidence.
     """
-    for key, gate, scorer, rules in _lists(params):
-        known = known_metrics(gate, scorer, params.evaluate.few_steps)
+    sizes = [str(size) for size in params.other_sizes]
+    for key, gate, scorer, listed in _lists(params):
+        known = known_metrics(gate, scorer, params.evaluate.few_steps, sizes)
+        rules = at_every_size(listed, sizes) if gate == "quality" else listed
         seen: set[str] = set()
         for index, rule in enumerate(rules):
             place = f"{where}: {key}.{index} (id {rule.id})"
@@ -47,23 +49,41 @@ def check_rules(params: Params, where: str = PARAMS_FILE) -> None:
 
 
 def rules_of(gates: GatesParams, gate: GateName, metrics: Mapping[str, Any]) -> tuple[Rule, ...]:
-    """The rules of a gate; those of the quality gate by the scorer that made the metrics.
+    """The rules of a gate; those of the quality gate by the scorer and for the sizes that the metrics have.
 
     Raises:
         TwinflowError: the metrics name no scorer that there are rules for.
     """
     if gate == "serving":
         return gates.serving
-    scorer = metrics.get("scorer")
+    scorer, sizes = metrics.get("scorer"), tuple(metrics.get("sizes", ()))
     if scorer == "shapes":
-        return gates.quality.shapes
+        return at_every_size(gates.quality.shapes, sizes)
     if scorer == "distribution":
-        return gates.quality.distribution
+        return at_every_size(gates.quality.distribution, sizes)
     raise TwinflowError(
         f"There are no rules for the scorer {scorer!r}.",
         where="eval/candidate/metrics.json: scorer",
         fix="Run the evaluate stage again.",
     )
+
+
+def at_every_size(rules: Sequence[Rule], sizes: Sequence[str]) -> tuple[Rule, ...]:
+    """The rules, and for each other size one more of every bound on the candidate at few steps.
+
+    No margin is held there, as the champion is not drawn there; nor a bound on a metric that has a rule of its own
+    at that size.
+    """
+    own = {rule.metric for rule in rules}
+    more = [
+        rule.model_copy(update={"id": f"{rule.id}@{size}", "metric": metric})
+        for size in sizes
+        for rule in rules
+        if rule.champion_margin is None
+        and is_at_every_size(rule.metric)
+        and (metric := at_size(rule.metric, size)) not in own
+    ]
+    return (*rules, *more)
 
 
 def _lists(params: Params) -> Iterator[tuple[str, GateName, Scorer, Sequence[Rule]]]:
@@ -99,7 +119,8 @@ def _check_bounds(rule: Rule, place: str) -> None:
             fix="Make two rules of it.",
         )
     estimand = estimand_of(rule.metric)
-    if estimand is None or estimand.of[0] != "candidate" or estimand.contrast != "none":
+    at_square = estimand is not None and "@" not in estimand.of[1]
+    if estimand is None or not at_square or estimand.of[0] != "candidate" or estimand.contrast != "none":
         raise TwinflowError(
             f"`{rule.metric}` has no interval against the champion, which champion_margin is decided on.",
             where=place,

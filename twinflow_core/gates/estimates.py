@@ -95,6 +95,8 @@ def estimand_of(metric: str, served_at: str = "nfe1") -> Estimand | None:
         metric: the path.
         served_at: the setting that the exported package drew at.
     """
+    if found := re.fullmatch(r"sizes\.(\w+)\.(.+)", metric):
+        return _at_size(estimand_of(found[2]), found[1])
     if metric == "serving.score":
         return Estimand(of=("served", served_at))
     if metric == "serving.score_difference":
@@ -107,11 +109,23 @@ def estimand_of(metric: str, served_at: str = "nfe1") -> Estimand | None:
 
 
 def few_step_setting(metric: str) -> str | None:
-    """The candidate's few-step setting whose images alone make a metric: only of those more are cheap."""
+    """The candidate's few-step setting at the square whose images alone make a metric: only of those more are drawn."""
     estimand = estimand_of(metric)
     if estimand is None or estimand.contrast != "none" or estimand.of[0] != "candidate":
         return None
-    return estimand.of[1] if estimand.of[1] != "many" else None
+    return estimand.of[1] if re.fullmatch(r"nfe\d+", estimand.of[1]) else None
+
+
+def _at_size(estimand: Estimand | None, size: str) -> Estimand | None:
+    """The same of images of another size, see `samples.at_size`."""
+    if estimand is None:
+        return None
+    (model, setting), against = estimand.of, estimand.against
+    return replace(
+        estimand,
+        of=(model, f"{setting}@{size}"),
+        against=against and (against[0], f"{against[1]}@{size}"),
+    )
 
 
 class Resampling:

@@ -7,7 +7,8 @@ on it ends in ERROR, never in PASS.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal
 
@@ -81,7 +82,9 @@ def metric_value(document: Mapping[str, Any], path: str) -> float:
     return value
 
 
-def known_metrics(gate: GateName, scorer: Scorer, few_steps: tuple[int, ...]) -> tuple[str, ...]:
+def known_metrics(
+    gate: GateName, scorer: Scorer, few_steps: tuple[int, ...], sizes: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Every path that a rule of this gate may name.
 
     Args:
@@ -89,6 +92,7 @@ def known_metrics(gate: GateName, scorer: Scorer, few_steps: tuple[int, ...]) ->
             and serving do not exist before export.
         scorer: the shapes scorer gives a score for each of GenEval's six tasks, the distribution scorer none.
         few_steps: `evaluate.few_steps`, the step counts that the candidate is evaluated at.
+        sizes: other sizes than the square that it is evaluated at, `WIDTHxHEIGHT`.
     """
     settings = tuple(f"nfe{steps}" for steps in few_steps)
     paths = [*_model_metrics("reference", scorer), "reference.nfe", "reference.nfe1.score"]
@@ -96,9 +100,22 @@ def known_metrics(gate: GateName, scorer: Scorer, few_steps: tuple[int, ...]) ->
         paths += _model_metrics(f"candidate.{setting}", scorer)
     for setting in settings:
         paths += [f"ratio.score_{setting}", f"ratio.diversity_{setting}"]
+    for size in sizes:
+        paths += [at_size(path, size) for path in _model_metrics("reference", scorer)]
+        paths += [at_size(path, size) for path in paths if is_at_every_size(path)]
     if gate == "serving":
         paths += [*PARITY_METRICS, *SERVING_METRICS]
     return tuple(paths)
+
+
+def at_size(path: str, size: str) -> str:
+    """The same metric of images of another size than the square."""
+    return f"sizes.{size}.{path}"
+
+
+def is_at_every_size(path: str) -> bool:
+    """Whether a metric of the square is had at the other sizes too: the candidate's at few steps are."""
+    return re.match(r"(candidate\.|ratio\.\w+_)nfe\d", path) is not None
 
 
 def _model_metrics(prefix: str, scorer: Scorer) -> Iterator[str]:

@@ -125,6 +125,11 @@ def prompt_scores(table: pa.Table, where: str = "samples") -> dict[ImageSet, Pro
     return {key: _summed(by_prompt) for key, by_prompt in grouped.items()}
 
 
+def at_size(scores: Mapping[ImageSet, PromptScores], size: str) -> dict[ImageSet, PromptScores]:
+    """The scores of an evaluation at another size than the square, under settings that say so: `nfe1@64x32`."""
+    return {(model, f"{setting}@{size}"): each for (model, setting), each in scores.items()}
+
+
 def as_candidate(
     scores: Mapping[ImageSet, PromptScores], where: str = "samples"
 ) -> dict[ImageSet, PromptScores]:

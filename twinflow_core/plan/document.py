@@ -19,7 +19,8 @@ COMPUTED = (
 )
 ASSUMED = (
     f"{UTILISATION[0]:.0%} to {UTILISATION[1]:.0%} of the GPU's peak for times; {CONTEXT / 2**30:g} GiB for CUDA and "
-    f"{UNUSABLE:.0%} of activations and gradients for its allocator as `other`; every prompt at its longest."
+    f"{UNUSABLE:.0%} of activations and gradients for its allocator as `other`; every prompt at its longest, "
+    "and of several sizes every image at the largest."
 )
 
 
@@ -51,7 +52,7 @@ def plan_document(plan: Plan, encode: EncodeNeeds | None = None) -> dict[str, An
             "parameters": plan.parameters.transformer,
         },
         "gpu": asdict(plan.gpu),
-        "resolution": plan.resolution,
+        "size": str(plan.size),
         "text_tokens": plan.tokens,
         "asked": _outlook(plan.asked, plan.asked.setting),
         "cheapest": plan.cheapest and _outlook(plan.cheapest, plan.asked.setting),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from twinflow_core.image_size import ImageSize
 from twinflow_core.plan.cuda_rules import CudaRules
 from twinflow_core.plan.families import FAMILIES, META
 from twinflow_core.plan.memory import CONTEXT, UNUSABLE
@@ -78,7 +79,7 @@ class EncodeNeeds:
 
 
 def encode_needs(
-    model: PlannedModel, transformer: int, batch_size: int, resolution: int
+    model: PlannedModel, transformer: int, batch_size: int, size: ImageSize
 ) -> EncodeNeeds | None:
     """Build each part on the meta device, count it, and run it at one row and at two.
 
@@ -86,7 +87,7 @@ def encode_needs(
         model: what is trained.
         transformer: its transformer's parameters.
         batch_size: rows at once.
-        resolution: side of the images, in pixels.
+        size: of the images.
 
     Returns:
         None where the model's other parts are not known.
@@ -101,7 +102,7 @@ def encode_needs(
     for part in model.parts:
         network = _build(part)
         parameters[part.name] = sum(each.numel() for each in network.parameters())
-        one, two = (_peak(network, rows, tokens, resolution) for rows in (1, 2))
+        one, two = (_peak(network, rows, tokens, size) for rows in (1, 2))
         runs[part.name] = Run(one, two - one)
     host = BYTES_A_VALUE * (transformer + sum(parameters.values()))
     return EncodeNeeds(batch_size, parameters, runs, host)
@@ -115,11 +116,11 @@ def _build(part: Part) -> nn.Module:
         return made_by(made_by.config_class.from_dict(dict(part.config))).eval()
 
 
-def _peak(network: Any, rows: int, tokens: int, resolution: int) -> int:
+def _peak(network: Any, rows: int, tokens: int, size: ImageSize) -> int:
     ledger = StorageLedger([*network.parameters(), *network.buffers()])
     with ledger, CudaRules(autocast=False), torch.no_grad():
         if hasattr(network, "encode"):
-            images = torch.empty(rows, 3, resolution, resolution, device=META)
+            images = torch.empty(rows, 3, size.height, size.width, device=META)
             # Qwen-Image's VAE takes videos, of which an image is a frame.
             video = "Qwen" in type(network).__name__
             network.encode(images.unsqueeze(2) if video else images)

@@ -21,10 +21,11 @@ META = torch.device("meta")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What one call's inputs follow from: rows, side in latents' pixels, text tokens of the longest prompt."""
+    """What one call's inputs follow from: rows, latents' height and width, text tokens of the longest prompt."""
 
     rows: int
-    side: int
+    height: int
+    width: int
     tokens: int
 
 
@@ -56,12 +57,12 @@ def _rows(size: Inputs, *shape: int) -> Tensor:
 
 
 def _image(config: Config, size: Inputs) -> Tensor:
-    return _rows(size, config["in_channels"], size.side, size.side)
+    return _rows(size, config["in_channels"], size.height, size.width)
 
 
 def _packed(config: Config, size: Inputs) -> Tensor:
     """Two by two latent pixels become one token."""
-    return _rows(size, (size.side // 2) ** 2, config["in_channels"])
+    return _rows(size, size.height // 2 * (size.width // 2), config["in_channels"])
 
 
 def _sd3(config: Config, size: Inputs) -> dict[str, Any]:
@@ -83,13 +84,12 @@ def _sana(config: Config, size: Inputs) -> dict[str, Any]:
 
 
 def _qwen(config: Config, size: Inputs) -> dict[str, Any]:
-    side = size.side // 2
     return {
         "hidden_states": _packed(config, size),
         "timestep": _rows(size),
         "encoder_hidden_states": _rows(size, size.tokens, config["joint_attention_dim"]),
         "encoder_hidden_states_mask": _rows(size, size.tokens).bool(),
-        "img_shapes": [[(1, side, side)]] * size.rows,
+        "img_shapes": [[(1, size.height // 2, size.width // 2)]] * size.rows,
     }
 
 
@@ -109,7 +109,7 @@ def _flux(config: Config, size: Inputs) -> dict[str, Any]:
 
 
 def _z_image(config: Config, size: Inputs) -> dict[str, Any]:
-    image = (config["in_channels"], 1, size.side, size.side)
+    image = (config["in_channels"], 1, size.height, size.width)
     return {
         "x": [torch.empty(*image, device=META) for _ in range(size.rows)],
         "t": _rows(size),

@@ -9,6 +9,7 @@ from functools import cache
 
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.image_size import ImageSize
 from twinflow_core.plan.duration import Duration, plan_duration
 from twinflow_core.plan.families import FAMILIES
 from twinflow_core.plan.gpus import Gpu
@@ -44,7 +45,7 @@ class Plan:
         model: the transformer.
         parameters: of it.
         gpu: of each process.
-        resolution: side of the images, in pixels.
+        size: of the images.
         tokens: text tokens a row.
         asked: the setting that was asked.
         cheapest: the setting to take on so many GPUs; None if nothing fits.
@@ -54,7 +55,7 @@ class Plan:
     model: PlannedModel
     parameters: Parameters
     gpu: Gpu
-    resolution: int
+    size: ImageSize
     tokens: int
     asked: Outlook
     cheapest: Outlook | None
@@ -62,7 +63,7 @@ class Plan:
 
 
 def make_plan(
-    model: PlannedModel, options: FinetuneParams, setting: Setting, gpu: Gpu, resolution: int
+    model: PlannedModel, options: FinetuneParams, setting: Setting, gpu: Gpu, size: ImageSize
 ) -> Plan:
     """Plan a training.
 
@@ -71,17 +72,17 @@ def make_plan(
         options: the finetune section.
         setting: how, as asked.
         gpu: on what.
-        resolution: side of the square images, in pixels.
+        size: of the images.
 
     Raises:
         TwinflowError: the model cannot make images of this size, or the training refuses the setting.
     """
     family = FAMILIES[model.class_name]
-    if resolution <= 0 or resolution % (2 * family.downscale):
+    if any(side % (2 * family.downscale) for side in size):
         raise TwinflowError(
-            f"{model.name} makes no images of {resolution} pixels.",
-            where="--resolution",
-            fix=f"Give a multiple of {2 * family.downscale}.",
+            f"{model.name} makes no images of {size} pixels.",
+            where="--resolution; params.yaml: data.resolution, data.buckets",
+            fix=f"Give multiples of {2 * family.downscale}.",
         )
     if refused := refusal(options, setting):
         raise TwinflowError(
@@ -90,11 +91,11 @@ def make_plan(
             fix="Change finetune in params.yaml as said, or --processes.",
         )
     parameters = count_parameters(model)
-    side = resolution // family.downscale
+    height, width = size.height // family.downscale, size.width // family.downscale
     config = json.dumps(model.config, sort_keys=True)
 
     def outlook(each: Setting) -> Outlook:
-        calls = _traced(model.class_name, config, each.variant, side, family.tokens)
+        calls = _traced(model.class_name, config, each.variant, height, width, family.tokens)
         memory = plan_memory(options, each, parameters, calls)
         duration = plan_duration(options, each, parameters, calls, gpu)
         trained = trainable_parameters(each, parameters)
@@ -117,7 +118,7 @@ def make_plan(
         model=model,
         parameters=parameters,
         gpu=gpu,
-        resolution=resolution,
+        size=size,
         tokens=family.tokens,
         asked=asked,
         cheapest=asked if asked.fits else best and best[1],
@@ -126,5 +127,5 @@ def make_plan(
 
 
 @cache
-def _traced(class_name: str, config: str, variant: Variant, side: int, tokens: int) -> Calls:
-    return trace_calls(class_name, json.loads(config), variant, side, tokens)
+def _traced(class_name: str, config: str, variant: Variant, height: int, width: int, tokens: int) -> Calls:
+    return trace_calls(class_name, json.loads(config), variant, height, width, tokens)

@@ -97,21 +97,24 @@ class Calls:
         )
 
 
-def trace_calls(class_name: str, config: Config, variant: Variant, side: int, tokens: int) -> Calls:
+def trace_calls(
+    class_name: str, config: Config, variant: Variant, height: int, width: int, tokens: int
+) -> Calls:
     """What calls of the whole transformer need, from models of few blocks (see `blocks`).
 
     Args:
         class_name: one of `FAMILIES`.
         config: the transformer's configuration.
         variant: how it is trained.
-        side: of the latents.
+        height: of the latents.
+        width: of the latents.
         tokens: text tokens a row.
     """
     family = FAMILIES[class_name]
 
     def measure(counts: tuple[int, ...], rows: int) -> Measured:
         model = build(class_name, with_blocks(config, family, counts), variant)
-        return measured(model, family, variant, Inputs(rows, side, tokens))
+        return measured(model, family, variant, Inputs(rows, height, width, tokens))
 
     one, more = over_rows(measure, block_counts(config, family))
     return Calls(Trace(**one), Trace(**more))

@@ -37,6 +37,12 @@ def score_table(metrics: Mapping[str, Any]) -> ScoreTable | None:
         columns.append(("base", "1 NFE", "reference.nfe1"))
     settings = sorted(metrics["candidate"], key=_by_steps)
     columns += [("candidate", _setting_title(each), f"candidate.{each}") for each in settings]
+    for size, there in metrics.get("sizes", {}).items():
+        columns.append((f"base, {size}", columns[0][1], f"sizes.{size}.reference"))
+        columns += [
+            (f"candidate, {size}", _setting_title(each), f"sizes.{size}.candidate.{each}")
+            for each in sorted(there["candidate"], key=_by_steps)
+        ]
     named = {task for *_, path in columns for task in _tasks(metrics, path)}
     tasks = [task for task in TASKS if task in named] + sorted(named - set(TASKS))
     quantities = [(task.replace("_", " "), f"tasks.{task}") for task in tasks]

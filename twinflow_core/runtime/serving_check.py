@@ -5,8 +5,10 @@
 Reads a list of {"prompt_id", "prompt", "sample", "seed"} (other keys are handed through) and writes
 
     samples.json   the same list, in the order of the images
-    images.npz     images: uint8 [N, H, W, 3]
+    images.npz     images: uint8 [N, H, W, 3], of the package's own size
     result.json    {"finite", "p50_ms", "p95_ms", "rss_mb", "images", "steps", "batch", "provider", "skipped"}
+
+Finite and timed is every size that the package draws at. The worst counts; `sizes` tells each where there are several.
 """
 
 from __future__ import annotations
@@ -45,35 +47,51 @@ def check_serving(
         repeats: requests measured, after one to warm up.
 
     Returns:
-        What result.json holds: finite (1 or 0, on zero and random noise, empty and long prompts), p50_ms and
-        p95_ms of a request, rss_mb the process's peak memory, images how many were drawn.
+        What result.json holds: finite (1 or 0, on zero and random noise, empty and long prompts, at every size),
+        p50_ms and p95_ms of a request of the slowest size, rss_mb the process's peak memory, images how many were
+        drawn, and in a package of several sizes `sizes`: finite, p50_ms and p95_ms of each.
 
     Raises:
         TwinflowError: the package is damaged or cannot generate in that many steps.
     """
     generator = LoadedPackage.from_folder(package)
-    finite = _finite(generator, steps)
-    latencies = _latencies_ms(generator, [entry["prompt"] for entry in wanted] or [""], steps, batch, repeats)
+    prompts = [entry["prompt"] for entry in wanted] or [""]
+    sizes = {
+        size: _at_size(generator, size, prompts, steps, batch, repeats)
+        for size in generator.manifest.size_names
+    }
     images = _draw(generator, wanted, steps)
     np.savez(out / "images.npz", images=images)
     (out / "samples.json").write_text(json.dumps(list(wanted), ensure_ascii=False) + "\n", encoding="utf-8")
     result = {
-        "finite": int(finite),
-        "p50_ms": float(np.percentile(latencies, 50)),
-        "p95_ms": float(np.percentile(latencies, 95)),
+        "finite": min(each["finite"] for each in sizes.values()),
+        **{name: max(each[name] for each in sizes.values()) for name in ("p50_ms", "p95_ms")},
         "rss_mb": peak_bytes() / MEGABYTE,
         "images": len(images),
         "steps": steps,
         "batch": batch,
         "provider": generator.provider.name,
         "skipped": dict(generator.provider.skipped),
+        **({"sizes": sizes} if len(sizes) > 1 else {}),
     }
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 
 
-def _finite(generator: LoadedPackage, steps: int) -> bool:
-    shape = generator.manifest.latent_shape
+def _at_size(
+    generator: LoadedPackage, size: str, prompts: Sequence[str], steps: int, batch: int, repeats: int
+) -> dict[str, float]:
+    finite = _finite(generator, size, steps)
+    latencies = _latencies_ms(generator, size, prompts, steps, batch, repeats)
+    return {
+        "finite": int(finite),
+        "p50_ms": float(np.percentile(latencies, 50)),
+        "p95_ms": float(np.percentile(latencies, 95)),
+    }
+
+
+def _finite(generator: LoadedPackage, size: str, steps: int) -> bool:
+    shape = generator.manifest.at(size).latent_shape
     noises = [np.zeros((steps, *shape), np.float32), image_noise(0, "finite", steps, shape)]
     prompts = ["", "word " * 200]
     pairs = [(noise, prompt) for noise in noises for prompt in prompts]
@@ -83,14 +101,14 @@ def _finite(generator: LoadedPackage, steps: int) -> bool:
 
 
 def _latencies_ms(
-    generator: LoadedPackage, prompts: Sequence[str], steps: int, batch: int, repeats: int
+    generator: LoadedPackage, size: str, prompts: Sequence[str], steps: int, batch: int, repeats: int
 ) -> list[float]:
     request = [prompts[index % len(prompts)] for index in range(batch)]
-    generator.generate(request, 0, steps, batch)
+    generator.generate(request, 0, steps, batch, size)
     measured = []
     for repeat in range(repeats):
         start = time.perf_counter()
-        generator.generate(request, repeat, steps, batch)
+        generator.generate(request, repeat, steps, batch, size)
         measured.append(1000 * (time.perf_counter() - start))
     return measured
 

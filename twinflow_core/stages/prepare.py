@@ -7,7 +7,8 @@ so that the result depends on neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from twinflow_core.data.duplicates import DuplicateIndex
@@ -50,7 +51,7 @@ def prepare(params: Params, root: Path) -> None:
             where=str(root / RAW),
             fix="Run the stage `raw` first (or `dvc repro`).",
         )
-    pieces = list(_pieces(root / RAW))
+    count, pieces = _pieces(root / RAW)
     with (
         whole_folder(root / PREPARED) as folder,
         Summary(folder) as summary,
@@ -59,8 +60,8 @@ def prepare(params: Params, root: Path) -> None:
         ShardWriter(folder, "validation", settings.rows_per_shard) as validation,
     ):
         (folder / PARTS).mkdir()
-        tasks = [_task(params, root, folder, number, piece) for number, piece in enumerate(pieces)]
-        for number, found in enumerate(_examined(tasks, params.run)):
+        tasks = (_task(params, root, folder, number, piece) for number, piece in enumerate(pieces))
+        for number, found in enumerate(_examined(tasks, count, params.run)):
             if isinstance(found, Rejected):
                 summary.reject(number, found.file_name, found.rejection)
                 continue
@@ -78,13 +79,13 @@ def prepare(params: Params, root: Path) -> None:
         summary.write()
 
 
-def _pieces(raw: Path) -> Iterator[tuple[Pair, ...] | str]:
-    """What one process works on at a time: some loose images, or a packed file."""
+def _pieces(raw: Path) -> tuple[int, Iterator[tuple[Pair, ...] | str]]:
+    """How many there are and what one process works on at a time: some loose images, or a packed file."""
     files = list_files(raw)
     if files.packed:
-        yield from files.packed
-    else:
-        yield from pieces_of(iter(find_pairs(raw)), _PIECE_ROWS)
+        return len(files.packed), iter(files.packed)
+    pairs = find_pairs(raw)
+    return math.ceil(len(pairs) / _PIECE_ROWS), pieces_of(iter(pairs), _PIECE_ROWS)
 
 
 def _task(
@@ -96,9 +97,9 @@ def _task(
     return ExamineTask(root / RAW, piece, part, columns, data.min_side, data.max_pixels)
 
 
-def _examined(tasks: list[ExamineTask], run: RunParams) -> Iterator[Examined | Rejected]:
+def _examined(tasks: Iterable[ExamineTask], count: int, run: RunParams) -> Iterator[Examined | Rejected]:
     """The rows of all pieces in their order. A part is removed once it is read."""
-    with Reporter("prepare", len(tasks)) as reporter:
+    with Reporter("prepare", count) as reporter:
         for done, part in enumerate(map_shards(examine, tasks, run.workers, run.dask), start=1):
             yield from read_part(part)
             part.unlink()

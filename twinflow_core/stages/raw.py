@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twinflow_core.data.s3_source import fetch_source, is_in_bucket
 from twinflow_core.data.shapes_render import render_dataset
-from twinflow_core.data.source_files import list_files
+from twinflow_core.data.source_files import SourceFiles, list_files
 from twinflow_core.data.sources import find_pairs
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.errors import TwinflowError
@@ -69,7 +69,7 @@ def raw(params: Params, root: Path) -> None:
         # Reads every metadata line, so that a malformed one is told of under the user's own path.
         find_pairs(source, pattern)
     with whole_folder(target) as folder:
-        _copy(source, files.all_names(), folder)
+        _copy(source, files, folder)
 
 
 def load_shapes_source(path: Path) -> ShapesSource:
@@ -104,8 +104,8 @@ def _render(shapes: ShapesSource, folder: Path) -> None:
             metadata.write(json.dumps(line, sort_keys=True) + "\n")
 
 
-def _copy(source: Path, names: list[str], folder: Path) -> None:
-    for name in track(names, "raw", len(names)):
+def _copy(source: Path, files: SourceFiles, folder: Path) -> None:
+    for name in track(files.all_names(), "raw", len(files)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(source / name, folder / name)

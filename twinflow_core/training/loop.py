@@ -21,6 +21,7 @@ from twinflow_core.training.draws import uniform
 from twinflow_core.training.ema import effective_decay, update_average
 from twinflow_core.training.encoded import EMPTY_CAPTION, EncodedData
 from twinflow_core.training.execution import make_networks, make_twins, reduced_precision
+from twinflow_core.training.last import keep_last
 from twinflow_core.training.micro_batches import joined_metrics
 from twinflow_core.training.objectives import make_objective, needs_base
 from twinflow_core.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
@@ -123,9 +124,7 @@ class Training:
         if target is not None:
             exact = {"weights": "float32", "quantized_base": "none"}
             target = make_trainable(target, self.options.model_copy(update=exact))
-        prefix = "averaged."
-        averages = self.trained.averages()
-        gather_into(target, {name.removeprefix(prefix): value for name, value in averages.items()})
+        gather_into(target, self.trained.averages(prefix=""))
 
     def _go_back_to_best(self) -> None:
         step = best_step(self.log)
@@ -217,6 +216,9 @@ class Training:
             )
 
     def _save(self) -> None:
+        if self.options.keep_last:
+            averages = self.trained.averages(prefix="")
+            keep_last(self.resume.folder, self.finished_steps, averages, self.options.keep_last, self.ranks)
         save_progress(self.resume, self.trained, self.finished_steps, self.log, self.ranks)
 
     def _restore(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from twinflow_core.training.checkpoint import FILE, load_state, save_state
+from twinflow_core.training.offloaded_adamw import OffloadedAdamW
 from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.sharded_checkpoint import (
     Shards,
@@ -57,11 +58,11 @@ class Trained:
             self.own.load_state_dict(parts["own"])
         self.optimizer.load_state_dict(parts["optimizer"])
 
-    def averages(self) -> dict[str, Tensor]:
+    def averages(self, prefix: str = "averaged.") -> dict[str, Tensor]:
         """The averaged weights that training changes, by names that do not depend on the number of ranks."""
         pairs = zip(self.online.named_parameters(), self.averaged.parameters(), strict=True)
         return {
-            f"averaged.{name}": average.detach() for (name, weight), average in pairs if weight.requires_grad
+            f"{prefix}{name}": average.detach() for (name, weight), average in pairs if weight.requires_grad
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -101,6 +102,13 @@ def restore_progress(resume: Resume, trained: Trained, ranks: Ranks) -> tuple[in
     Raises:
         TwinflowError: a file is damaged.
     """
+    restored = _restored(resume, trained, ranks)
+    if isinstance(trained.optimizer, OffloadedAdamW):
+        trained.optimizer.follow_weights()
+    return restored
+
+
+def _restored(resume: Resume, trained: Trained, ranks: Ranks) -> tuple[int, Log] | None:
     whole = load_state(resume.folder, resume.key, mapped=ranks.mesh is not None)
     shards = find_shards(resume.folder, resume.key)
     if shards is not None and (whole is None or shards.step > whole[0]):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -68,6 +69,15 @@ def rows_like(rows: Tensor, like: Tensor) -> Tensor:
     return DTensor.from_local(
         rows, like.device_mesh, like.placements, run_check=False, shape=shape, stride=stride
     )
+
+
+def on_host(part: Tensor, like: Tensor) -> Tensor:
+    """A part in the CPU's memory as a tensor that is sharded as `like` is, wherever the parts of that one lie."""
+    if not isinstance(like, DTensor):
+        return part
+    meta = TensorMeta(like.shape, like.stride(), part.dtype)
+    # Its own function would move the part to the mesh's device.
+    return DTensor(part, DTensorSpec(like.device_mesh, like.placements, meta), requires_grad=False)
 
 
 @torch.no_grad()
