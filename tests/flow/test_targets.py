@@ -122,7 +122,7 @@ def test_the_normalised_difference_is_the_move_of_distribution_matching() -> Non
     difference = normalised_difference(v_real, v_fake, v_real - (z - x))
     # F = z - x, so that F moves against x.
     assert torch.allclose(-difference, moved - x)
-    assert normalised_difference(v_real, v_fake, torch.zeros_like(x)).abs().max() <= 3
+    assert torch.isfinite(normalised_difference(v_real, v_fake, torch.zeros_like(x))).all()
 
 
 def test_an_order_below_one_is_refused() -> None:

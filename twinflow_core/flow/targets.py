@@ -12,7 +12,6 @@ from torch import Tensor
 from twinflow_core.flow.path import Velocity, expand, jump
 
 CLAMP = 1.0
-NORMALISED_CLAMP = 3.0
 RESIDUAL_FLOOR = 0.05
 
 
@@ -85,13 +84,11 @@ def velocity_difference(v_real: Tensor, v_fake: Tensor, clamp: float = CLAMP) ->
     return (v_real - v_fake).clamp(-clamp, clamp)
 
 
-def normalised_difference(
-    v_real: Tensor, v_fake: Tensor, residual: Tensor, clamp: float = NORMALISED_CLAMP
-) -> Tensor:
-    """Delta_v over the mean of |residual| in each row, clamped per element.
+def normalised_difference(v_real: Tensor, v_fake: Tensor, residual: Tensor) -> Tensor:
+    """Delta_v over the mean of |residual| in each row.
 
-    With the residual v - (z - x) of the real velocity at a re-noised sample x, this is DMD's weight (arXiv
-    2311.18828, eq. 8) written for velocities: a row counts for less where the real velocity itself knows little.
+    With the residual v_real - (z - x) of the real velocity at a re-noised sample x, this is DMD's weight (arXiv
+    2311.18828, eq. 8) written for velocities: a row counts for less where the real velocity itself is far off.
     """
     scale = residual.abs().flatten(1).mean(dim=1).clamp(min=RESIDUAL_FLOOR)
-    return ((v_real - v_fake) / expand(scale, v_real)).clamp(-clamp, clamp)
+    return (v_real - v_fake) / expand(scale, v_real)

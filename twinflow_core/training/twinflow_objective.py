@@ -16,7 +16,6 @@ from twinflow_core.flow.losses import robust, squared_error, time_weight
 from twinflow_core.flow.path import interpolate
 from twinflow_core.flow.targets import (
     CLAMP,
-    NORMALISED_CLAMP,
     guided_target,
     normalised_difference,
     rcgm_error,
@@ -191,38 +190,38 @@ def _rectification(
     with torch.no_grad():
         x = draws.z[: counts.one_step] - f
         x_t = interpolate(x, draws.rectify_z, draws.rectify_t)
-        v_real, v_fake, conditional = _real_and_fake(networks, batch, x_t, draws.rectify_t, counts, options)
+        v_real, v_fake = _real_and_fake(networks, batch, x_t, draws.rectify_t, counts, options)
+        clamped = velocity_difference(v_real, v_fake)
         if options.rectify_target == "clamped":
-            difference = velocity_difference(v_real, v_fake)
+            difference = clamped
         else:
-            difference = normalised_difference(v_real, v_fake, conditional - (draws.rectify_z - x))
+            difference = normalised_difference(v_real, v_fake, v_real - (draws.rectify_z - x))
     distance = squared_error(f, f.detach() + difference)
     rows_lost = robust(distance) if options.rectify_target == "clamped" else distance
-    bound = CLAMP if options.rectify_target == "clamped" else NORMALISED_CLAMP
     return rows_lost, {
         "rectify": float(rows_lost.detach().mean()),
         "velocity_difference": float(difference.square().mean().sqrt()),
-        "rectify_clamped": float((difference.abs() >= bound).float().mean()),
+        "rectify_clamped": float((clamped.abs() >= CLAMP).float().mean()),
     }
 
 
 def _real_and_fake(
     networks: Networks, batch: Batch, x_t: Tensor, t: Tensor, counts: RoleCounts, options: FinetuneParams
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Both velocities of eq. 7, and the real one before guidance (which an online network has learnt in)."""
+) -> tuple[Tensor, Tensor]:
+    """Both velocities of eq. 7; the real one guided, as an online network has learnt to be."""
     rows = slice(0, counts.one_step)
     conditioning = batch.conditioning[rows]
     if networks.base is None:
         twice = Conditioning.cat([conditioning, conditioning])
         signed = torch.cat([t, -t])
         v_real, v_fake = networks.online(x_t.repeat(2, 1, 1, 1), signed, signed, twice).chunk(2)
-        return v_real, v_fake, v_real
+        return v_real, v_fake
     if networks.fake is not None:
         v_fake = networks.fake(x_t, t, None, conditioning)
     else:
         v_fake = networks.online(x_t, -t, -t, conditioning)
     conditional, unconditional = both_conditions(networks, batch, x_t, t, rows)
-    return guided_target(conditional, conditional, unconditional, options.guidance), v_fake, conditional
+    return guided_target(conditional, conditional, unconditional, options.guidance), v_fake
 
 
 def _row_weight(draws: StepDraws, counts: RoleCounts, options: FinetuneParams) -> Tensor:
