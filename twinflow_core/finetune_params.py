@@ -89,7 +89,7 @@ class FinetuneParams(Section):
     @property
     def has_fake_score(self) -> bool:
         """Whether a network of its own, trained beside the model, gives the velocity of the fakes."""
-        return self.objective == "vsd" or self.fake_velocity == "own"
+        return self.objective == "vsd" or (self.objective == "twinflow" and self.fake_velocity == "own")
 
     @model_validator(mode="after")
     def _own_samples_need_a_teacher(self) -> FinetuneParams:
@@ -104,12 +104,11 @@ class FinetuneParams(Section):
 
     @model_validator(mode="after")
     def _one_step_rows_learn_something(self) -> FinetuneParams:
-        if self.one_step_target == "rectified" and (
-            self.objective != "twinflow" or self.rectify_weight == 0 or not self.shares.get("fake")
-        ):
+        rectified = self.rectify_weight > 0 and self.shares.get("fake", 0) > 0
+        if self.objective == "twinflow" and self.one_step_target == "rectified" and not rectified:
             raise ValueError(
-                "one_step_target rectified leaves those rows to rectification alone: set objective to twinflow, and "
-                "rectify_weight and the share of fake above 0"
+                "one_step_target rectified leaves those rows to rectification alone: set rectify_weight and the share "
+                "of fake above 0, or one_step_target to recursive"
             )
         return self
 
@@ -131,10 +130,10 @@ class FinetuneParams(Section):
 
     @model_validator(mode="after")
     def _a_fake_score_starts_from_the_base(self) -> FinetuneParams:
-        if self.fake_velocity == "own" and (self.objective != "twinflow" or self.real_velocity != "base"):
+        if self.objective == "twinflow" and self.fake_velocity == "own" and self.real_velocity != "base":
             raise ValueError(
-                "with fake_velocity own a second network of TwinFlow's starts from the frozen base: set real_velocity "
-                "to base, and objective to twinflow"
+                "with fake_velocity own a second network starts from the frozen base: set real_velocity to base, or "
+                "fake_velocity to online"
             )
         return self
 
@@ -157,7 +156,8 @@ class FinetuneParams(Section):
             )
         if total > 1 and self.has_fake_score:
             raise ValueError(
-                "objective vsd and fake_velocity own train on one process: set launch.processes and launch.nodes to 1"
+                "objective vsd and fake_velocity own train on one process: set fake_velocity to online, or "
+                "launch.processes and launch.nodes to 1"
             )
         if total > 1 and self.objective == "meanflow" and self.meanflow.derivative == "forward_mode":
             raise ValueError(

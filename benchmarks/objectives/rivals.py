@@ -20,7 +20,9 @@ TRIALS: dict[str, dict[str, Any]] = {
     "shared-fakes": {"fakes": "shared"},
     "cheapest": {"near_target": "velocity", "fakes": "shared"},
     "clamped-rectification": {"rectify_target": "clamped"},
-    "online-real-velocity": {"real_velocity": "online"},
+    "one-network": {"fake_velocity": "online"},
+    "no-frozen-base": {"real_velocity": "online", "fake_velocity": "online"},
+    "recursive-one-step": {"one_step_target": "recursive"},
     "equal-roles": {"shares": {"one_step": 1, "near": 1, "any": 1, "fake": 1}},
     "order-1": {"order": 1},
 }

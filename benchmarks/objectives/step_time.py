@@ -101,6 +101,8 @@ def _options(batch_size: int) -> FinetuneParams:
     equal = {
         "batch_size": batch_size,
         "real_velocity": "online",
+        "fake_velocity": "online",
+        "one_step_target": "recursive",
         "order": 2,
         "shares": dict.fromkeys(ROLES, 1.0),
     }

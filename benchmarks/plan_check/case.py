@@ -142,7 +142,8 @@ def _planned(
     for batch in (TINY_BATCH,) if case.tiny else BATCH_SIZES:
         asked = {
             "batch_size": batch, "lora_rank": case.lora_rank, "compile": case.compiled, "validate_every": 0,
-            "real_velocity": "online", "order": 2, "shares": dict.fromkeys(ROLES, 1.0),
+            "real_velocity": "online", "fake_velocity": "online", "one_step_target": "recursive", "order": 2,
+            "shares": dict.fromkeys(ROLES, 1.0),
         }  # fmt: skip
         options = FinetuneParams.model_validate(document | asked)
         setting: Setting = setting_of(options)

@@ -71,6 +71,16 @@ def test_what_a_row_of_rcgm_costs() -> None:
     assert equivalents(Rcgm(OPTIONS), networks, [online, averaged]) == 3 + guided + OPTIONS.order
 
 
+def test_other_objectives_leave_the_options_of_twinflow_alone() -> None:
+    own = {"fake_velocity": "own", "one_step_target": "rectified", "real_velocity": "base"}
+    networks, online, averaged = counted_networks()
+    network = Counted(torch.tensor(0.45))
+    with_base = Networks(networks.online, networks.averaged, network)
+    counted = [equivalents(Rcgm(options(**each)), with_base, [online, averaged]) for each in (own, {})]
+    assert counted[1] == 2 * counted[0]
+    assert not options(objective="rcgm", **own).has_fake_score
+
+
 def test_what_a_row_of_vsd_costs() -> None:
     online, base = Counted(torch.tensor(0.5, requires_grad=True)), Counted(torch.tensor(0.4))
     fake = Counted(torch.tensor(0.3, requires_grad=True))
@@ -232,7 +242,6 @@ def test_an_objective_without_rows_is_refused() -> None:
         ({"data_free": True, "real_velocity": "base", "fakes": "shared"}, "own"),
         ({"fake_velocity": "own"}, "real_velocity"),
         ({"one_step_target": "rectified", "rectify_weight": 0}, "rectify_weight"),
-        ({"fake_velocity": "own", "real_velocity": "base", "objective": "rcgm"}, "objective"),
         ({"fake_velocity": "own", "real_velocity": "base", "launch": {"processes": 2}}, "one process"),
     ],
 )

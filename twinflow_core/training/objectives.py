@@ -64,7 +64,7 @@ class Rcgm:
     own: nn.Module | None = None
 
     def __init__(self, options: FinetuneParams) -> None:
-        self.options = options.model_copy(update={"rectify_weight": 0.0})
+        self.options = options.model_copy(update={"rectify_weight": 0.0, "one_step_target": "recursive"})
 
     def loss(self, networks: Networks, rows: MicroBatch, step: int) -> StepLoss:
         """`twinflow_loss` without its second half."""
