@@ -164,7 +164,7 @@ def test_short_floats_stay_near_long_ones(folder: Path, tmp_path: Path) -> None:
     assert first[1]["loss_fake"] == pytest.approx(first[0]["loss_fake"], rel=0.02)
 
 
-def test_a_compiled_network_is_one_graph_with_the_same_output_and_leaves_open_the_rows_alone(
+def test_a_compiled_network_is_one_graph_a_size_with_the_same_output_and_leaves_open_the_rows_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[int] = []
@@ -179,9 +179,10 @@ def test_a_compiled_network_is_one_graph_with_the_same_output_and_leaves_open_th
     torch.nn.init.normal_(velocity.target_time.embed.linear_2.weight)
     network = make_networks(velocity, velocity, None, compiled=True).online
     data = data_of(load_backbone(folder))
-    for rows in (2, 3, 5):
+    for rows, width in ((2, 8), (3, 8), (5, 8), (3, 4), (2, 4), (4, 8)):
         t = torch.linspace(0.1, 0.9, rows)
-        inputs = (data.latents[:rows], t, t / 2, data.conditioning[data.caption[:rows]])
+        x_t = data.latents[:rows, :, :, :width].contiguous()
+        inputs = (x_t, t, t / 2, data.conditioning[data.caption[:rows]])
         assert torch.allclose(network(*inputs), velocity(*inputs), atol=1e-6)
-    # The first call knows no other; the second is compiled for all that come.
-    assert opened == [0, 1]
+    # The first call knows no other; the second is compiled for all that come, and the first of another size.
+    assert opened == [0, 1, 1]

@@ -1,6 +1,8 @@
 """One step of the objective: what it costs, what it leaves alone, what it does at its edges."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.training.execution import make_networks
 from twinflow_core.training.roles import ROLES, RoleCounts, role_counts
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.twinflow_objective import Batch, Networks, StepLoss, twinflow_loss
@@ -84,6 +87,30 @@ def test_a_step_costs_no_more_than_its_targets_need() -> None:
     equivalents = 3 * online.rows_with_gradient + online.rows + averaged.rows
     assert equivalents / 16 == 6.25
     assert online.rows_with_gradient == 16
+
+
+class Linear(torch.nn.Module):
+    """`Counted` without its counts, as a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
+        prompt = conditioning.pooled.mean(dim=1).view(-1, 1, 1, 1)
+        return self.weight * x_t + prompt + (0.1 * t).view(-1, 1, 1, 1)
+
+
+def test_compiled_networks_take_the_same_step_with_a_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = partial(torch.compile, backend="eager")
+    monkeypatch.setattr("twinflow_core.training.execution.torch.compile", compiled)
+    options = OPTIONS.model_copy(update={"real_velocity": "base"})
+    losses = []
+    for asked in (False, True):
+        network: Any = Linear()
+        networks = make_networks(network, network, network, asked)
+        losses.append(step(networks, make_batch(8), RoleCounts(2, 2, 2, 2), options).loss)
+    assert losses[0] == losses[1]
 
 
 def test_without_guidance_no_unconditional_row_is_computed() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.quantized import QuantizedLinear
 from twinflow_core.backbones.short_weights import lengthen_like, lengthened_copy
 from twinflow_core.backbones.velocity import Velocity
@@ -63,12 +65,32 @@ def make_networks(online: Velocity, averaged: Velocity, base: Velocity | None, c
 
     Args:
         online, averaged, base: the modules.
-        compiled: whether to compile them. Only row counts differ from call to call, so from the second on they alone
-            are left open: where all sizes are, torch 2.13 cannot compile Sana.
+        compiled: whether to compile them, see `compiled_by_size`.
     """
 
     def prepared(network: Velocity) -> Network:
-        wrapped: Any = torch.compile(network) if compiled else network
-        return wrapped
+        return compiled_by_size(network) if compiled else network
 
     return Networks(prepared(online), prepared(averaged), prepared(base) if base is not None else None)
+
+
+def compiled_by_size(network: Velocity) -> Network:
+    """The network compiled anew for each size of its latents; the number of rows alone is left open.
+
+    Where sizes are left open too, torch 2.13 cannot compile Sana. Compilations of one network would count against those
+    of the others: beyond eight in all torch gives up, and runs the rest as it is.
+    """
+    sizes: dict[torch.Size, Any] = {}
+
+    def call(x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
+        size = x_t.shape[1:]
+        if size not in sizes:
+            # Its overloads do not know all of its options.
+            compiling: Any = torch.compile
+            sizes[size] = compiling(network, isolate_recompiles=True)
+        # What is known to differ between two sizes would be left open in the second.
+        torch._dynamo.mark_static(x_t, [1, 2, 3])
+        velocity: Tensor = sizes[size](x_t, t, r, conditioning)
+        return velocity
+
+    return call

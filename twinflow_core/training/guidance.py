@@ -22,10 +22,10 @@ def both_conditions(
         t: their times.
         rows: where in the batch they are.
     """
-    network = networks.base or networks.averaged
+    network = networks.averaged if networks.base is None else networks.base
     conditioning = Conditioning.cat([batch.conditioning[rows], batch.empty.repeat(len(t))])
     twice = t.repeat(2)
-    both = network(x_t.repeat(2, 1, 1, 1), twice, None if networks.base else twice, conditioning)
+    both = network(x_t.repeat(2, 1, 1, 1), twice, twice if networks.base is None else None, conditioning)
     conditional, unconditional = both.chunk(2)
     return conditional, unconditional
 
