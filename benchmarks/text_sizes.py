@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from torch import Tensor, nn
 
 from benchmarks.result_file import tell_result
 from twinflow_core.export.precision import BITS, BLOCK, NARROW
-from twinflow_core.export.readings import _layers
 from twinflow_core.plan.encode_needs import _build, _prompts
 from twinflow_core.plan.named_models import _published_part
 
@@ -48,9 +46,9 @@ ENCODERS: dict[str, tuple[str, Reader]] = {
     "gemma-2-2b": ("Sana", _last),
     "qwen2.5-vl-7b": ("Qwen-Image", _states(-1)),
     "qwen3-4b": ("Z-Image", _states(-2)),
-    "qwen3-4b-lm": ("FLUX.2 klein 4B", _states(*_layers(Flux2KleinPipeline))),
-    "qwen3-8b-lm": ("FLUX.2 klein 9B", _states(*_layers(Flux2KleinPipeline))),
-    "mistral-small-3.2-24b": ("FLUX.2 dev", _states(*_layers(Flux2Pipeline))),
+    "qwen3-4b-lm": ("FLUX.2 klein 4B", _states(9, 18, 27)),
+    "qwen3-8b-lm": ("FLUX.2 klein 9B", _states(9, 18, 27)),
+    "mistral-small-3.2-24b": ("FLUX.2 dev", _states(10, 20, 30)),
 }
 
 
