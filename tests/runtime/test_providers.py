@@ -13,6 +13,7 @@ from twinflow_core.runtime.providers import (
     ProviderChoice,
     choose_provider,
     why_not,
+    with_fallback,
 )
 
 
@@ -32,6 +33,11 @@ def test_the_cpu_always_works() -> None:
 def test_a_provider_that_did_not_start_is_passed_over_with_its_reason() -> None:
     failed = {TENSORRT: "it did not start", CUDA: "nor did this"}
     assert choose_provider("auto", failed) == ProviderChoice(CPU, tuple(failed.items()))
+
+
+def test_what_tensorrt_lacks_runs_on_cuda() -> None:
+    assert [name for name, _ in with_fallback(TENSORRT, {"trt_cuda_graph_enable": "1"})] == [TENSORRT, CUDA]
+    assert with_fallback(CPU, {}) == [(CPU, {})]
 
 
 def test_an_unknown_provider_is_refused() -> None:

@@ -76,6 +76,16 @@ def choose_provider(wanted: str = "auto", failed: Mapping[str, str] | None = Non
     return ProviderChoice(name, ())
 
 
+def with_fallback(provider: str, told: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """The providers of a session: behind TensorRT, CUDA for the nodes that it lacks, which would go to the CPU.
+
+    Args:
+        provider: ONNX Runtime's name.
+        told: its options.
+    """
+    return [(provider, told), *([(CUDA, {})] if provider == TENSORRT else [])]
+
+
 def provider_options(provider: str, engines: Path) -> dict[str, str]:
     """How a provider is set up: CUDA graphs for what has fixed shapes; TensorRT keeps what it has built.
 

@@ -14,7 +14,7 @@ from twinflow_core.errors import InfrastructureError, TwinflowError
 from twinflow_core.runtime.bound_graph import BoundGraph
 from twinflow_core.runtime.cache_folder import user_cache
 from twinflow_core.runtime.package import GET_AGAIN
-from twinflow_core.runtime.providers import CPU, provider_options
+from twinflow_core.runtime.providers import CPU, provider_options, with_fallback
 
 FATAL_ONLY = 4
 
@@ -76,7 +76,7 @@ class GraphSession:
         # Idle threads that spin take the cores from the server that has the next request.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            return onnxruntime.InferenceSession(self.path, options, providers=[(provider, told)])
+            return onnxruntime.InferenceSession(self.path, options, providers=with_fallback(provider, told))
         except Exception as error:
             if provider != CPU:
                 return None
