@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def photos(clone: Path) -> Path:
-    """A user's folder of 200 PNGs with a caption beside each, ignored by git."""
+def photos(clone: Path) -> Iterator[Path]:
+    """A user's folder of 200 PNGs with a caption beside each, ignored by git; parameters are put back in the end."""
+    before = (clone / "params.yaml").read_text()
     folder = clone / "data/photos"
     folder.mkdir(parents=True)
     for index, (pixels, caption, _) in enumerate(render_dataset(200, 5)):
         Image.fromarray(pixels).save(folder / f"{index:03d}.png")
         (folder / f"{index:03d}.txt").write_text(caption)
-    return folder
+    yield folder
+    (clone / "params.yaml").write_text(before)
 
 
 def test_of_two_runs_at_once_one_works_and_one_has_nothing_to_do(
