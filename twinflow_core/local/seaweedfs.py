@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
-from twinflow_core.errors import TwinflowError
+from twinflow_core.errors import InfrastructureError, TwinflowError
 from twinflow_core.local.credentials import embedded_identities, server_configuration
 from twinflow_core.local.embedded import (
     Recipe,
@@ -47,10 +48,26 @@ def start_seaweedfs(folder: Path, bucket: str, say: Say) -> S3Connection:
     with service_lock(home):
         identities = embedded_identities(folder)
         write_private(home / "s3.json", json.dumps(server_configuration(identities, bucket)))
+    before = seaweedfs_record(folder)
     running = ensure_running(seaweedfs_recipe(folder), say)
     connection = connection_as(folder, running, "admin")
-    ObjectStore(make_s3_client(connection), bucket).ensure_bucket(create=True)
+    store = ObjectStore(make_s3_client(connection), bucket)
+    store.ensure_bucket(create=True)
+    if running != before:
+        _wait_until_it_reads(store)
     return connection
+
+
+def _wait_until_it_reads(store: ObjectStore) -> None:
+    """Wait for the data of a server that was just started: it is healthy, and lists, before it can read them."""
+    deadline = time.monotonic() + START_SECONDS
+    known = next(iter(store.list("")), None)
+    while known is not None and time.monotonic() < deadline:
+        try:
+            store.get(known.key)
+            return
+        except InfrastructureError:
+            time.sleep(0.2)
 
 
 def stop_seaweedfs(folder: Path, say: Say) -> bool:
