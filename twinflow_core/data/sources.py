@@ -82,18 +82,18 @@ class Pairs:
         return _pair(name, text, "", rejection)
 
 
-def find_pairs(folder: Path, pattern: str | None = None) -> Pairs:
+def find_pairs(folder: Path, files: SourceFiles | None = None) -> Pairs:
     """The rows of a source folder.
 
     Args:
         folder: the source folder.
-        pattern: as `source_files.matching`'s.
+        files: what was listed there; None lists all.
 
     Raises:
         TwinflowError: as `list_files`; the folder holds no rows; a metadata file cannot be read, has a
             malformed line, or names a path outside the folder.
     """
-    pairs = Pairs(folder, list_files(folder, pattern))
+    pairs = Pairs(folder, list_files(folder) if files is None else files)
     if not len(pairs):
         raise TwinflowError(
             "The data folder holds no images.",

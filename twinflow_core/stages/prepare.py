@@ -84,7 +84,7 @@ def _pieces(raw: Path) -> tuple[int, Iterator[tuple[Pair, ...] | str]]:
     files = list_files(raw)
     if files.packed:
         return len(files.packed), iter(files.packed)
-    pairs = find_pairs(raw)
+    pairs = find_pairs(raw, files)
     return math.ceil(len(pairs) / _PIECE_ROWS), pieces_of(iter(pairs), _PIECE_ROWS)
 
 

@@ -67,7 +67,7 @@ def raw(params: Params, root: Path) -> None:
     files = list_files(source, pattern)
     if not files.packed:
         # Reads every metadata line, so that a malformed one is told of under the user's own path.
-        find_pairs(source, pattern)
+        find_pairs(source, files)
     with whole_folder(target) as folder:
         _copy(source, files, folder)
 
