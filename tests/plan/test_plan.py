@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.plan_table import ONE_NETWORK
 from tests.plan.test_trace import SMALL
 from twinflow_core.backbones.lora import add_lora
 from twinflow_core.errors import TwinflowError
@@ -28,13 +29,7 @@ from twinflow_core.plan.trace import build
 
 REPOSITORY = Path(__file__).parents[2]
 # One network, which is what low-rank weights, quantised ones and several processes are for.
-OPTIONS = load_params(REPOSITORY / "params.yaml").finetune.model_copy(
-    update={
-        "fake_velocity": "online",
-        "one_step_target": "recursive",
-        "shares": {"one_step": 2.0, "near": 0.25, "any": 0.5, "fake": 1.5},
-    }
-)
+OPTIONS = load_params(REPOSITORY / "params.yaml").finetune.model_copy(update=ONE_NETWORK)
 # What the models' publishers say, in billions.
 PUBLISHED = {
     "sd3.5-medium": 2.24, "sd3.5-large": 8.06, "sana-0.6b": 0.592, "sana-1.6b": 1.604, "qwen-image": 20.43,

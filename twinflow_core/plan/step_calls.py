@@ -15,13 +15,12 @@ from torch import Tensor
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.micro_batches import micro_batches
-from twinflow_core.training.objectives import Objective, TwinFlow, make_objective, needs_base
+from twinflow_core.training.objectives import needs_base, objective_with
 from twinflow_core.training.rank_rows import share_of
 from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.roles import role_counts
 from twinflow_core.training.step import Batch, Networks
 from twinflow_core.training.twinflow_draws import draw_step
-from twinflow_core.training.vsd_objective import Vsd
 
 # Roles come round within a few steps.
 STEPS = 4
@@ -101,10 +100,10 @@ def _step(options: FinetuneParams, step: int, processes: int, accumulation: int)
     plain = options.meanflow.model_copy(update={"derivative": "finite_difference"})
     options = options.model_copy(update={"meanflow": plain})
     calls: list[Call] = []
-    own = _Listing("own", True, calls)
+    own: Any = _Listing("own", True, calls) if options.has_fake_score else None
     base = _Listing("base", False, calls) if needs_base(options) else None
     networks = Networks(_Listing("online", True, calls), _Listing("averaged", False, calls), base)
-    objective = _objective(options, own)
+    objective = objective_with(options, own)
     whole = role_counts(
         {role: options.shares.get(role, 0.0) for role in objective.roles}, step, options.batch_size
     )
@@ -120,11 +119,3 @@ def _step(options: FinetuneParams, step: int, processes: int, accumulation: int)
         listed.append(tuple(calls))
         calls.clear()
     return listed
-
-
-def _objective(options: FinetuneParams, own: Any) -> Objective:
-    if options.objective == "vsd":
-        return Vsd(options, own)
-    if options.has_fake_score:
-        return TwinFlow(options, own)
-    return make_objective(options, None)

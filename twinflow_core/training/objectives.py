@@ -79,7 +79,7 @@ def needs_base(options: FinetuneParams) -> bool:
 
 
 def make_objective(options: FinetuneParams, base: Velocity | None) -> Objective:
-    """The objective that the options name.
+    """The objective that the options name, with the network that it brings to be trained, if any.
 
     Args:
         options: the finetune section.
@@ -88,7 +88,21 @@ def make_objective(options: FinetuneParams, base: Velocity | None) -> Objective:
     Raises:
         TwinflowError: no role of the objective has a share.
     """
-    objective = _by_name(options, base)
+    fake_score = make_fake_score(base, options) if base is not None and options.has_fake_score else None
+    return objective_with(options, fake_score)
+
+
+def objective_with(options: FinetuneParams, fake_score: Velocity | None) -> Objective:
+    """The objective that the options name.
+
+    Args:
+        options: the finetune section.
+        fake_score: the network that learns the fakes' velocity, where the options have one.
+
+    Raises:
+        TwinflowError: no role of the objective has a share.
+    """
+    objective = _by_name(options, fake_score)
     if not any(options.shares.get(role, 0.0) > 0 for role in objective.roles):
         raise TwinflowError(
             f"The objective {options.objective} has no row to train on.",
@@ -98,8 +112,7 @@ def make_objective(options: FinetuneParams, base: Velocity | None) -> Objective:
     return objective
 
 
-def _by_name(options: FinetuneParams, base: Velocity | None) -> Objective:
-    fake_score = make_fake_score(base, options) if base is not None and options.has_fake_score else None
+def _by_name(options: FinetuneParams, fake_score: Velocity | None) -> Objective:
     if options.objective == "vsd":
         assert fake_score is not None
         return Vsd(options, fake_score)
