@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from twinflow_core.errors import TwinflowError
-from twinflow_core.full_disk import cannot_write
+from twinflow_core.training.whole_file import whole_file
 
 FILE = "state.pt"
 
@@ -26,14 +25,8 @@ def save_state(folder: Path, key: str, step: int, parts: dict[str, Any]) -> None
     Raises:
         InfrastructureError: it cannot be written; the earlier state stays.
     """
-    partial = folder / f"{FILE}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / FILE, "The training state", RuntimeError) as partial:
         torch.save({"key": key, "step": step, "parts": parts}, partial)
-        os.replace(partial, folder / FILE)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise cannot_write("The training state", error, str(folder / FILE)) from error
 
 
 def load_state(folder: Path, key: str, mapped: bool = False) -> tuple[int, dict[str, Any]] | None:

@@ -5,9 +5,7 @@ Each is written before the state of its step: a run that was killed writes again
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,8 +14,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from twinflow_core.backbones.lora import ADAPTER
-from twinflow_core.full_disk import cannot_write
 from twinflow_core.training.ranks import Ranks
+from twinflow_core.training.whole_file import whole_file
 
 FOLDER = "last"
 
@@ -45,15 +43,8 @@ def keep_last(folder: Path, step: int, averages: Mapping[str, Tensor], count: in
         return
     place = folder / FOLDER
     target = place / f"step_{step:06d}.safetensors"
-    partial = target.with_suffix(".partial")
-    try:
-        place.mkdir(parents=True, exist_ok=True)
+    with whole_file(target, "The weights of a checkpoint", SafetensorError) as partial:
         save_file(weights, partial)
-        os.replace(partial, target)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise cannot_write("The weights of a checkpoint", error, str(target)) from error
     steps = {int(path.stem.removeprefix("step_")): path for path in place.glob("step_*.safetensors")}
     kept = sorted(each for each in steps if each <= step)[-count:]
     for each, path in steps.items():
