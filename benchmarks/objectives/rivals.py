@@ -6,12 +6,14 @@ from typing import Any
 
 from twinflow_core.finetune_params import FinetuneParams
 
+# What params.yaml says is for TwinFlow: less momentum for its game of two players, and nearly all rows for its roles.
+USUAL_BETAS = [0.9, 0.95]
 RIVALS: dict[str, dict[str, Any]] = {
     "twinflow": {},
-    "rcgm": {},
-    "flow_matching": {"shares": {"near": 1}},
-    "meanflow": {"shares": {"one_step": 1, "near": 1, "any": 2}},
-    "vsd": {"shares": {"one_step": 1, "fake": 3}},
+    "rcgm": {"shares": {"one_step": 1, "near": 1, "any": 2}, "betas": USUAL_BETAS},
+    "flow_matching": {"shares": {"near": 1}, "betas": USUAL_BETAS},
+    "meanflow": {"shares": {"one_step": 1, "near": 1, "any": 2}, "betas": USUAL_BETAS},
+    "vsd": {"shares": {"one_step": 1, "fake": 3}, "betas": USUAL_BETAS},
 }
 
 # Asked for by name with --only.
