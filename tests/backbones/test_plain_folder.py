@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from twinflow_core.backbones.loading import load_backbone, pipeline_class
+from twinflow_core.backbones.loading import FAMILIES, load_backbone
+from twinflow_core.backbones.supported import SUPPORTED, pipeline_class
 from twinflow_core.errors import ExitCode, TwinflowError
 from twinflow_core.training.checkpoint import FILE, load_state, save_state
 
@@ -180,3 +181,7 @@ def test_every_loading_in_the_code_refuses_pickles() -> None:
             assert name not in {"pickle.load", "pickle.loads", "joblib.load", "torch.jit.load"}, path
             assert "allow_pickle" not in {each.arg for each in call.keywords}, path
     assert met == set(asked)
+
+
+def test_what_is_said_to_be_supported_has_a_backbone() -> None:
+    assert tuple(sorted(FAMILIES)) == SUPPORTED

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
+from twinflow_core.backbones.modules import load_modules
 from twinflow_core.backbones.packing import PATCH
-from twinflow_core.backbones.plain_folder import load_modules, read_index
+from twinflow_core.backbones.plain_folder import read_index
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 from twinflow_core.flow.targets import guided

@@ -1,4 +1,4 @@
-"""Which family a diffusers folder belongs to, and its backbone."""
+"""The backbone of a diffusers folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ from transformers.utils import logging as transformers_logging
 from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.flux import FluxBackbone
 from twinflow_core.backbones.flux2 import Flux2Backbone, Flux2KleinBackbone
-from twinflow_core.backbones.plain_folder import (
-    INDEX,
-    read_index,
-    require_known_libraries,
-    require_plain,
-)
 from twinflow_core.backbones.qwen_image import QwenImageBackbone
 from twinflow_core.backbones.sana import SanaBackbone
 from twinflow_core.backbones.sd3 import Sd3Backbone
+from twinflow_core.backbones.supported import pipeline_class
 from twinflow_core.backbones.z_image import ZImageBackbone
 from twinflow_core.errors import TwinflowError
 
@@ -36,31 +31,6 @@ FAMILIES: dict[str, type[Backbone]] = {
         ZImageBackbone,
     )
 }
-
-
-def pipeline_class(folder: Path) -> str:
-    """The pipeline's class name as `model_index.json` gives it.
-
-    Raises:
-        TwinflowError: no diffusers folder there, a family that is not supported, or one that is not safe to
-            load (see `require_plain`).
-    """
-    name = named_class(folder)
-    require_plain(folder)
-    return name
-
-
-def named_class(folder: Path) -> str:
-    """As `pipeline_class`, by `model_index.json` alone: the other files need not be there yet."""
-    name: str = read_index(folder)["_class_name"]
-    if name not in FAMILIES:
-        raise TwinflowError(
-            f"Models of class {name} are not supported.",
-            where=str(folder / INDEX),
-            fix=f"Use one of: {', '.join(sorted(FAMILIES))}.",
-        )
-    require_known_libraries(folder)
-    return name
 
 
 def load_backbone(folder: Path, resolution: int | None = None) -> Backbone:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from twinflow_core.backbones.loading import named_class, pipeline_class
 from twinflow_core.backbones.plain_folder import INDEX, read_index
+from twinflow_core.backbones.supported import named_class, pipeline_class
 from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.hub.fetch import fetch_file, fetch_pipeline
 from twinflow_core.hub.pinned import pinned_model
