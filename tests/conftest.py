@@ -7,11 +7,13 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from twinflow_core.data.whole_folder import whole_folder
 from twinflow_core.local.seaweedfs import start_seaweedfs, stop_seaweedfs
 from twinflow_core.local.services import Services, down, services_folder, up
 from twinflow_core.registry.registry import Registry
@@ -121,27 +123,41 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sized_package(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_pipeline` exported for NFE 1 and 2 at 32x32 and 64x32: most of a minute."""
-    from twinflow_core.backbones.loading import load_backbone
-    from twinflow_core.export.package import build_package
-    from twinflow_core.image_size import ImageSize
+def sized_package(service_root: Path, tiny_pipeline: Path) -> Path:
+    """`tiny_pipeline` exported for NFE 1 and 2 at 32x32 and 64x32: most of a minute, so all workers share one."""
 
-    package = tmp_path_factory.mktemp("package")
-    build_package(load_backbone(tiny_pipeline), package, steps=(1, 2), opset=20, sizes=[ImageSize(64, 32)])
-    return package
+    def build(package: Path) -> None:
+        from twinflow_core.backbones.loading import load_backbone
+        from twinflow_core.export.package import build_package
+        from twinflow_core.image_size import ImageSize
+
+        build_package(
+            load_backbone(tiny_pipeline), package, steps=(1, 2), opset=20, sizes=[ImageSize(64, 32)]
+        )
+
+    return _made_once(service_root / "sized_package", build)
 
 
 @pytest.fixture(scope="session")
-def tiny_package(tiny_pipeline: Path, sized_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_package(service_root: Path, tiny_pipeline: Path, sized_package: Path) -> Path:
     """The same at 32x32 alone: `sized_package` without the graphs of the other size. That an export of one size
     gives these very bytes is what the export stage's test finds."""
-    from twinflow_core.backbones.loading import load_backbone
-    from twinflow_core.export.package import describe_and_measure
 
-    package = tmp_path_factory.mktemp("package") / "tiny"
-    shutil.copytree(
-        sized_package, package, ignore=shutil.ignore_patterns("nfe*_*x*", "manifest.json", "parity.json")
-    )
-    describe_and_measure(load_backbone(tiny_pipeline), package, (1, 2), 20)
-    return package
+    def build(package: Path) -> None:
+        from twinflow_core.backbones.loading import load_backbone
+        from twinflow_core.export.package import describe_and_measure
+
+        unlike = shutil.ignore_patterns("nfe*_*x*", "manifest.json", "parity.json")
+        shutil.copytree(sized_package, package, ignore=unlike, dirs_exist_ok=True)
+        describe_and_measure(load_backbone(tiny_pipeline), package, (1, 2), 20)
+
+    return _made_once(service_root / "tiny_package", build)
+
+
+def _made_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """A folder that the first worker makes; the others wait for it. Nobody may change what lies in it."""
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with whole_folder(folder) as partial:
+                build(partial)
+    return folder
