@@ -16,6 +16,8 @@ from onnxscript.rewriter.rules.common import _no_op
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twinflow_core.export.root_mean_square import divide_by_roots
+
 # Two rows, so that the exporter does not take the batch for a constant 1.
 EXAMPLE_BATCH = 2
 # diffusers' upsampler asks whether the batch reaches 64, for a memory layout that no graph knows of. Tracing
@@ -63,6 +65,7 @@ def export_model(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str
         raise RuntimeError(
             f"{type(module).__name__} looks at the number of rows, so that its graph takes no other"
         )
+    divide_by_roots(model)
     _strip(model)
     return model
 

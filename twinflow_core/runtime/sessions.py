@@ -73,8 +73,10 @@ class GraphSession:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = threads
-        # Idle threads that spin take the cores from the server that has the next request.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Within a run threads spin for the next operator, which waking them would delay; between two runs they
+        # would take the cores from the server that has the next request.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             return onnxruntime.InferenceSession(self.path, options, providers=with_fallback(provider, told))
         except Exception as error:
