@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
@@ -15,11 +17,11 @@ def divide_by_roots(model: ir.Model) -> None:
     _RULES.apply_to_model(model)
 
 
-def _times_inverse_root(op: pattern.RewriterContext, x: ir.Value, v: ir.Value) -> ir.Value:
+def _times_inverse_root(op: Any, x: ir.Value, v: ir.Value) -> Any:
     return op.Mul(x, op.Reciprocal(op.Sqrt(v)))
 
 
-def _over_root(op: pattern.RewriterContext, x: ir.Value, v: ir.Value) -> ir.Value:
+def _over_root(op: Any, x: ir.Value, v: ir.Value) -> Any:
     return op.Div(x, op.Sqrt(v))
 
 
