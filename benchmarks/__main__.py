@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-MEASUREMENTS = ("one_step_speed", "gate_calibration")
+MEASUREMENTS = ("serving_speed", "gate_calibration")
 
 for name in MEASUREMENTS:
     print(f"== {name}", flush=True)
