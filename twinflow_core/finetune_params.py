@@ -91,6 +91,11 @@ class FinetuneParams(Section):
         """Whether a network of its own, trained beside the model, gives the velocity of the fakes."""
         return self.objective == "vsd" or (self.objective == "twinflow" and self.fake_velocity == "own")
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether a frozen copy of the base is asked."""
+        return self.real_velocity == "base" or self.objective == "vsd"
+
     @model_validator(mode="after")
     def _own_samples_need_a_teacher(self) -> FinetuneParams:
         if self.data_free and (self.real_velocity != "base" or self.objective not in ("twinflow", "rcgm")):
@@ -153,11 +158,6 @@ class FinetuneParams(Section):
             raise ValueError(
                 f"batch_size is the rows of a step over all processes: {self.batch_size} rows cannot be shared by "
                 f"{total} processes; raise batch_size or lower launch.processes"
-            )
-        if total > 1 and self.has_fake_score:
-            raise ValueError(
-                "objective vsd and fake_velocity own train on one process: set fake_velocity to online, or "
-                "launch.processes and launch.nodes to 1"
             )
         if total > 1 and self.objective == "meanflow" and self.meanflow.derivative == "forward_mode":
             raise ValueError(

@@ -26,7 +26,7 @@ from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.params import load_params
 from twinflow_core.training.draws import normal
-from twinflow_core.training.execution import make_networks, reduced_precision
+from twinflow_core.training.execution import Twins, make_networks, reduced_precision
 from twinflow_core.training.roles import ROLES, RoleCounts, role_counts
 from twinflow_core.training.step import Batch, Networks
 from twinflow_core.training.twinflow_draws import StepDraws, draw_step
@@ -52,17 +52,18 @@ def measure(batch_size: int, rounds: int, compiled: bool, precision: str) -> dic
     empty = backbone.encode_prompts([""]).to(device)
     online = backbone.velocity.to(device).train()
     averaged = online.copy()
+    twins = Twins(averaged, None, None)
     options = _options(batch_size)
     counts = role_counts(options.shares, 0, batch_size)
     shape = backbone.latent_shape
     batch = Batch(normal(0, 0, "x", (batch_size, *shape)).to(device), prompts, empty)
     draws = draw_step(0, 0, counts, shape).to(device)
     costs = _costs(
-        ways_of(make_networks(online, averaged, None, False), batch, draws, counts, options),
+        ways_of(make_networks(online, twins, False), batch, draws, counts, options),
         [online, averaged],
         batch_size,
     )
-    ways = ways_of(make_networks(online, averaged, None, compiled), batch, draws, counts, options)
+    ways = ways_of(make_networks(online, twins, compiled), batch, draws, counts, options)
     seconds = take_turns(ways, rounds, online, device, precision)
     plain = seconds["plain"]
     return {

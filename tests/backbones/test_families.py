@@ -29,6 +29,7 @@ from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.loop import LEAST_SIGN_SENSITIVITY, Resume, Training
 from twinflow_core.training.objectives import make_objective
 from twinflow_core.training.ranks import ALONE
+from twinflow_core.training.step import Networks
 from twinflow_core.training.validation import validation_loss
 
 PROMPTS = ["a red circle", "a blue square and the red circle"]
@@ -233,7 +234,9 @@ def velocity_loss(velocity: Velocity, data: EncodedData) -> float:
         update={"objective": "flow_matching", "guidance": 0.0, "shares": {"near": 1.0}}
     )
     device = torch.device("cpu")
-    return validation_loss(make_objective(plain, None), velocity, None, data, plain, device, ALONE)
+    return validation_loss(
+        make_objective(plain), Networks(velocity, velocity, None), data, plain, device, ALONE
+    )
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4], ids=["full", "lora"])

@@ -28,7 +28,7 @@ from twinflow_core.plan.step_calls import equivalents_a_row, training_calls, val
 from twinflow_core.plan.trace import build
 
 REPOSITORY = Path(__file__).parents[2]
-# One network, which is what low-rank weights, quantised ones and several processes are for.
+# One network, which is what low-rank and quantised weights are for.
 OPTIONS = load_params(REPOSITORY / "params.yaml").finetune.model_copy(update=ONE_NETWORK)
 # What the models' publishers say, in billions.
 PUBLISHED = {
@@ -131,7 +131,22 @@ def test_nothing_is_proposed_that_the_training_refuses() -> None:
         replace(several, lora_rank=4, quantized_base="nf4"),
     ):
         assert refusal(OPTIONS, few_bits) == ""
-    assert "one process" in refusal(options(objective="vsd"), several)
+    assert refusal(options(objective="vsd"), several) == ""
+    forward_mode = {"objective": "meanflow", "meanflow": {"derivative": "forward_mode"}}
+    assert "one process" in refusal(options(**forward_mode), several)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_low_rank_second_network_in_shards_has_a_part_of_the_base_for_itself(processes: int) -> None:
+    setting = Setting(batch_size=8, processes=processes)
+    own = {"fake_velocity": "own", "fake_score": {"weights": "lora", "rank": 4}}
+    one, two = (tiny_plan(BIG, setting, **each).asked.memory for each in ({"real_velocity": "base"}, own))
+    parameters = count_parameters(TINY)
+    low_rank = 4 * parameters.lora_a_rank
+    frozen = parameters.transformer if processes == 2 else 0
+    assert (two.base - one.base) * processes == pytest.approx(4 * (low_rank + frozen), abs=processes)
+    assert (two.optimizer - one.optimizer) * processes == pytest.approx(8 * low_rank, abs=processes)
 
 
 @pytest.mark.slow

@@ -57,10 +57,8 @@ def test_the_held_out_loss_is_that_of_each_bucket_by_its_rows(tiny_pipeline: Pat
     data = bucketed_data_of(load_backbone(tiny_pipeline))
 
     def loss(held_out: EncodedData) -> float:
-        networks = training.averaged, training.base
-        return validation_loss(
-            training.objective, *networks, held_out, training.options, torch.device("cpu"), ALONE
-        )
+        cpu = torch.device("cpu")
+        return validation_loss(training.objective, training.judged, held_out, training.options, cpu, ALONE)
 
     def alone(bucket: Bucket) -> EncodedData:
         rows = torch.tensor(list(bucket.rows))

@@ -16,7 +16,7 @@ from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.encoded import EncodedData
-from twinflow_core.training.execution import make_networks
+from twinflow_core.training.execution import Twins, make_networks
 from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.ranks import ALONE
 from twinflow_core.training.roles import Role
@@ -124,9 +124,7 @@ def test_the_held_out_loss_has_the_same_draws_every_time(folder: Path, tmp_path:
     backbone = load_backbone(folder)
     training = Training(backbone.velocity, data_of(backbone), STEPS, Resume(tmp_path, "k"))
     twice = [
-        validation_loss(
-            training.objective, training.averaged, None, training.data, STEPS, training.device, ALONE
-        )
+        validation_loss(training.objective, training.judged, training.data, STEPS, training.device, ALONE)
         for _ in range(2)
     ]
     assert twice[0] == twice[1]
@@ -145,7 +143,7 @@ def test_the_held_out_loss_is_the_same_in_parts_and_takes_their_rows_at_once(
         rows.clear()
         told = options.model_copy(update={"accumulation": parts})
         lost = validation_loss(
-            training.objective, training.averaged, training.base, training.data, told, training.device, ALONE
+            training.objective, training.judged, training.data, told, training.device, ALONE
         )
         found.append((lost, max(rows)))
     (whole, all_rows), (parted, some_rows) = found
@@ -177,7 +175,7 @@ def test_a_compiled_network_is_one_graph_a_size_with_the_same_output_and_leaves_
     monkeypatch.setattr("twinflow_core.training.execution.torch.compile", compiled)
     velocity = load_backbone(folder).velocity.copy()
     torch.nn.init.normal_(velocity.target_time.embed.linear_2.weight)
-    network = make_networks(velocity, velocity, None, compiled=True).online
+    network = make_networks(velocity, Twins(velocity, None, None), compiled=True).online
     data = data_of(load_backbone(folder))
     for rows, width in ((2, 8), (3, 8), (5, 8), (3, 4), (2, 4), (4, 8)):
         t = torch.linspace(0.1, 0.9, rows)

@@ -84,8 +84,7 @@ def test_other_objectives_leave_the_options_of_twinflow_alone() -> None:
 def test_what_a_row_of_vsd_costs() -> None:
     online, base = Counted(torch.tensor(0.5, requires_grad=True)), Counted(torch.tensor(0.4))
     fake = Counted(torch.tensor(0.3, requires_grad=True))
-    vsd = Vsd(OPTIONS, fake)  # type: ignore[arg-type]
-    cost = equivalents(vsd, Networks(online, online, base), [online, base, fake])
+    cost = equivalents(Vsd(OPTIONS), Networks(online, online, base, fake), [online, base, fake])
     assert cost == (4 + 6) / 2
 
 
@@ -123,12 +122,12 @@ def test_shared_fakes_are_the_one_step_images_under_their_own_prompts() -> None:
 def test_a_fake_score_that_mirrors_the_network_gives_the_same_step(fakes: str) -> None:
     def loss_and_gradient(mirrored: bool) -> tuple[float, float]:
         online, base = Counted(torch.tensor(0.5, requires_grad=True)), Counted(torch.tensor(0.45))
-        networks = Networks(online, Counted(torch.tensor(0.4)), base)
         own: Any = (lambda x_t, t, r, c: online(x_t, -t, -t, c)) if mirrored else None
+        networks = Networks(online, Counted(torch.tensor(0.4)), base, own)
         chosen = options(fakes=fakes, real_velocity="base", fake_velocity="own" if mirrored else "online")
         counts = role_counts(OPTIONS.shares, 0, 8)
         rows = MicroBatch(make_batch(8), draw_step(0, 0, counts, SHAPE), counts, counts)
-        result = TwinFlow(chosen, own).loss(networks, rows, 0)
+        result = TwinFlow(chosen).loss(networks, rows, 0)
         result.loss.backward()
         assert online.weight.grad is not None
         return result.metrics["loss"], float(online.weight.grad)
@@ -154,11 +153,11 @@ def test_a_fake_score_learns_from_fake_rows_alone_and_leaves_negative_times_unas
         Counted(torch.tensor(0.5, requires_grad=True)),
         Counted(torch.tensor(0.3, requires_grad=True)),
     )
-    networks = Networks(online, Counted(torch.tensor(0.4)), Counted(torch.tensor(0.45)))
+    networks = Networks(online, Counted(torch.tensor(0.4)), Counted(torch.tensor(0.45)), own)
     counts = role_counts(OPTIONS.shares, 0, 16)
     rows = MicroBatch(make_batch(16), draw_step(0, 0, counts, SHAPE), counts, counts)
     chosen = options(real_velocity="base", fake_velocity="own")
-    TwinFlow(chosen, own).loss(networks, rows, 0)  # type: ignore[arg-type]
+    TwinFlow(chosen).loss(networks, rows, 0)
     assert own.rows_with_gradient == counts.fake
     assert own.rows == counts.one_step
     assert online.rows_with_gradient == 16 - counts.fake
@@ -223,7 +222,7 @@ def test_the_frozen_base_and_a_low_rank_fake_score_do_not_move(tiny_pipeline: Pa
     trained = train(tiny_pipeline, options(**SHORT | {"objective": "vsd"}), tmp_path)
     assert trained.base is not None
     assert torch.equal(torch.cat([p.flatten() for p in trained.base.parameters()]), before)
-    own = trained.objective.own
+    own = trained.fake_score
     assert own is not None
     moved = [p for name, p in own.named_parameters() if "lora_B" in name]
     assert any(float(p.detach().abs().max()) > 0 for p in moved)
@@ -231,7 +230,7 @@ def test_the_frozen_base_and_a_low_rank_fake_score_do_not_move(tiny_pipeline: Pa
 
 def test_an_objective_without_rows_is_refused() -> None:
     with pytest.raises(TwinflowError, match="no row to train on"):
-        make_objective(options(objective="flow_matching", shares={"any": 1}), None)
+        make_objective(options(objective="flow_matching", shares={"any": 1}))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +241,6 @@ def test_an_objective_without_rows_is_refused() -> None:
         ({"data_free": True, "real_velocity": "base", "fakes": "shared"}, "own"),
         ({"fake_velocity": "own"}, "real_velocity"),
         ({"one_step_target": "rectified", "rectify_weight": 0}, "rectify_weight"),
-        ({"fake_velocity": "own", "real_velocity": "base", "launch": {"processes": 2}}, "one process"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(changed: dict[str, Any], says: str) -> None:

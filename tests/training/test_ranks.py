@@ -16,7 +16,7 @@ from tests.training.test_bucketed_training import bucketed_data_of
 from tests.training.test_loop import STEPS, data_of
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.errors import TwinflowError
-from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.finetune_params import FakeScoreParams, FinetuneParams
 from twinflow_core.local.loopback import free_ports
 from twinflow_core.params import load_params
 from twinflow_core.stages.finetune import _train_as_rank, finetune
@@ -40,16 +40,21 @@ LORA = FULL.model_copy(
 SHORT = FULL.model_copy(update={"precision": "bfloat16", "steps": 2})
 # The first of two steps has the lower held-out loss.
 BEST = LORA.model_copy(update={"steps": 2, "validate_every": 1, "keep_best": True})
+# A copy of the base learns the fakes' velocity; or low-rank weights on it do, beside low-rank weights on the network.
+OWN = FULL.model_copy(
+    update={"fake_velocity": "own", "real_velocity": "base", "fake_score": FakeScoreParams(weights="full")}
+)
+VSD = LORA.model_copy(update={"objective": "vsd", "steps": 3, "validate_every": 0})
 EIGHT = FULL.model_copy(update={"optimizer": "adamw_8bit"})
 LEAN = EIGHT.model_copy(update={"weights": "bfloat16", "steps": 2})
 OFFLOAD = FULL.model_copy(update={"optimizer": "adamw_offload"})
 NF4 = LORA.model_copy(update={"quantized_base": "nf4", "steps": 2})
 RUNS = {
     "full": FULL, "lora": LORA, "short": SHORT, "best": BEST, "eight": EIGHT, "offload": OFFLOAD, "lean": LEAN,
-    "nf4": NF4,
+    "nf4": NF4, "own": OWN, "vsd": VSD,
 }  # fmt: skip
 # Those that one process and two go on with from the state of the other.
-RESUMED = ("full", "eight", "offload")
+RESUMED = ("full", "eight", "offload", "own")
 STAGE = {"steps": 2, "sample_every": 2, "validate_every": 2, "keep_last": 1, "launch": {"processes": 2}}
 # Other values of the log are means of the parts' means, which depend on how the rows are cut.
 SUMMED = ("step", "loss", "gradient_norm", "sign_sensitivity", "validation_loss")
@@ -74,7 +79,7 @@ def held_share(training: Training) -> float:
     """The share of all elements, of networks and optimiser, that this rank holds."""
     tensors = [
         t
-        for network in (training.online, training.averaged, training.base)
+        for network in (training.online, training.averaged, training.base, training.fake_score)
         if network
         for t in network.parameters()
     ]
@@ -163,7 +168,7 @@ def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[key].flatten() for key in sorted(weights)])
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "best", "eight", "offload", "nf4"])
+@pytest.mark.parametrize("name", ["full", "lora", "best", "eight", "offload", "nf4", "own", "vsd"])
 def test_two_processes_train_as_one_does(one: dict[str, Result], two: dict[str, Any], name: str) -> None:
     assert_agrees(two[name], one[name], 1e-3)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.finetune_params import FinetuneParams
-from twinflow_core.training.execution import make_networks
+from twinflow_core.training.execution import Twins, make_networks
 from twinflow_core.training.roles import ROLES, RoleCounts, role_counts
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.twinflow_objective import Batch, Networks, StepLoss, twinflow_loss
@@ -108,7 +108,7 @@ def test_compiled_networks_take_the_same_step_with_a_base(monkeypatch: pytest.Mo
     losses = []
     for asked in (False, True):
         network: Any = Linear()
-        networks = make_networks(network, network, network, asked)
+        networks = make_networks(network, Twins(network, network, network), asked)
         losses.append(step(networks, make_batch(8), RoleCounts(2, 2, 2, 2), options).loss)
     assert losses[0] == losses[1]
 

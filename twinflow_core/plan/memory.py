@@ -18,7 +18,6 @@ from twinflow_core.plan.setting import (
 )
 from twinflow_core.plan.step_calls import MicroBatchCalls, training_calls, validation_calls
 from twinflow_core.plan.trace import Calls
-from twinflow_core.training.objectives import needs_base
 
 Phase = Literal["forward", "backward", "update", "validation"]
 # Assumed: CUDA's context and libraries, and what its allocator cannot use of what it holds.
@@ -113,7 +112,7 @@ def plan_memory(options: FinetuneParams, setting: Setting, parameters: Parameter
         # Averages move by less than bfloat16 can tell: they are in float32.
         average=(trained * 4 + (frozen if shard > 1 else 0)) // shard + tables,
         base=(_base_bytes(options, setting, parameters) + second.bytes) // shard
-        + (tables if needs_base(options) else 0),
+        + (tables if options.needs_base else 0),
         gradients=peak.gradients,
         activations=peak.activations,
         gathered=_gathered(setting, parameters),
@@ -136,7 +135,9 @@ def _second_network(options: FinetuneParams, setting: Setting, parameters: Param
         return _Second(0, 0)
     if options.fake_score.weights == "lora":
         trained = parameters.lora_a_rank * options.fake_score.rank
-        return _Second(trained, trained * 4)
+        # In shards it has a part of the base for itself.
+        frozen = _under_low_rank_weights(setting, parameters) if setting.processes > 1 else 0
+        return _Second(trained, trained * 4 + frozen)
     return _Second(parameters.transformer, parameters.transformer * BYTES[setting.weights])
 
 
@@ -147,8 +148,10 @@ def _trained_width(setting: Setting) -> int:
 
 def _frozen_bytes(setting: Setting, parameters: Parameters) -> int:
     """The transformer under low-rank weights; nothing where all of it is trained."""
-    if not setting.lora_rank:
-        return 0
+    return _under_low_rank_weights(setting, parameters) if setting.lora_rank else 0
+
+
+def _under_low_rank_weights(setting: Setting, parameters: Parameters) -> int:
     width = BYTES[setting.weights]
     if setting.quantized_base == "none":
         return parameters.transformer * width
@@ -159,7 +162,7 @@ def _frozen_bytes(setting: Setting, parameters: Parameters) -> int:
 
 def _base_bytes(options: FinetuneParams, setting: Setting, parameters: Parameters) -> int:
     """The frozen copy; under low-rank weights it shares theirs, where they are not sharded."""
-    if not needs_base(options):
+    if not options.needs_base:
         return 0
     copied = parameters.transformer * BYTES[setting.weights]
     if setting.lora_rank:

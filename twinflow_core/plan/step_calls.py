@@ -15,7 +15,7 @@ from torch import Tensor
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.micro_batches import micro_batches
-from twinflow_core.training.objectives import needs_base, objective_with
+from twinflow_core.training.objectives import make_objective
 from twinflow_core.training.rank_rows import share_of
 from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.roles import role_counts
@@ -101,9 +101,9 @@ def _step(options: FinetuneParams, step: int, processes: int, accumulation: int)
     options = options.model_copy(update={"meanflow": plain})
     calls: list[Call] = []
     own: Any = _Listing("own", True, calls) if options.has_fake_score else None
-    base = _Listing("base", False, calls) if needs_base(options) else None
-    networks = Networks(_Listing("online", True, calls), _Listing("averaged", False, calls), base)
-    objective = objective_with(options, own)
+    base = _Listing("base", False, calls) if options.needs_base else None
+    networks = Networks(_Listing("online", True, calls), _Listing("averaged", False, calls), base, own)
+    objective = make_objective(options)
     whole = role_counts(
         {role: options.shares.get(role, 0.0) for role in objective.roles}, step, options.batch_size
     )

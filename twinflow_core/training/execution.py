@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.quantized import QuantizedLinear
 from twinflow_core.backbones.short_weights import lengthen_like, lengthened_copy
 from twinflow_core.backbones.velocity import Velocity
+from twinflow_core.finetune_params import FinetuneParams
+from twinflow_core.training.fake_score import as_fake_score, make_fake_score
 from twinflow_core.training.ranks import Ranks
-from twinflow_core.training.sharding import fill_from, shard, without_values
+from twinflow_core.training.sharding import borrowed_copy, fill_from, shard, without_values
 from twinflow_core.training.step import Network, Networks
 from twinflow_core.training.trainable import frozen_base
 
@@ -32,46 +35,69 @@ def is_short(device_type: str, precision: Precision) -> bool:
     return precision == "bfloat16" or (precision == "auto" and device_type == "cuda")
 
 
-def make_twins(
-    online: Velocity, with_base: bool, ranks: Ranks, precision: Precision
-) -> tuple[Velocity, Velocity | None]:
-    """The average and, if asked for, the frozen base, both equal to the network in training.
+class Twins(NamedTuple):
+    """What stands beside the network in training, all of it equal to that network in the beginning.
+
+    Attributes:
+        averaged: its exponential moving average.
+        base: frozen, where the options ask for it.
+        fake_score: trained on the fakes, where the options ask for it.
+    """
+
+    averaged: Velocity
+    base: Velocity | None
+    fake_score: Velocity | None
+
+
+def make_twins(online: Velocity, options: FinetuneParams, ranks: Ranks) -> Twins:
+    """The twins that the options ask for.
 
     Args:
         online: the network; sharded in place where several ranks train. Until then it may be on the CPU: no device
             ever holds a whole one.
-        with_base: whether the objective asks the base.
+        options: the finetune section.
         ranks: who shares the weights.
-        precision: see `is_short`.
     """
-    if ranks.mesh is None:
-        return lengthened_copy(online), frozen_base(online) if with_base else None
-    averaged, base = without_values(online), without_values(online) if with_base else None
+    if ranks.mesh is not None:
+        return _twins_in_shards(online, options, ranks.mesh)
+    base = frozen_base(online) if options.needs_base else None
+    fake_score = make_fake_score(base, options) if base is not None and options.has_fake_score else None
+    return Twins(lengthened_copy(online), base, fake_score)
+
+
+def _twins_in_shards(online: Velocity, options: FinetuneParams, mesh: DeviceMesh) -> Twins:
+    averaged = without_values(online)
     lengthen_like(averaged, online)
-    device = ranks.mesh.device_type
+    base = without_values(online) if options.needs_base else None
+    # Its low-rank weights are drawn on whole layers: it is made before the network is cut.
+    fake_score = as_fake_score(borrowed_copy(online), options) if options.has_fake_score else None
+    device = mesh.device_type
     # Gathered in bfloat16, the scales of weights in few bits would be rounded too; other weights of theirs are few.
     few_bits = any(isinstance(module, QuantizedLinear) for module in online.modules())
-    short = is_short(device, precision) and not few_bits
-    for network in (online, averaged, base):
+    short = is_short(device, options.precision) and not few_bits
+    for network in (fake_score, online, averaged, base):
         if network is not None:
-            shard(network, network.transformer, network.target_time.embed, ranks.mesh, short)
-            if network is not online:
-                fill_from(network, online, device)
-    return averaged, base
+            shard(network, network.transformer, network.target_time.embed, mesh, short)
+    for empty in (averaged, base):
+        if empty is not None:
+            fill_from(empty, online, device)
+    return Twins(averaged, base, fake_score)
 
 
-def make_networks(online: Velocity, averaged: Velocity, base: Velocity | None, compiled: bool) -> Networks:
+def make_networks(online: Velocity, twins: Twins, compiled: bool) -> Networks:
     """The networks as a step calls them.
 
     Args:
-        online, averaged, base: the modules.
+        online: the network in training.
+        twins: those beside it.
         compiled: whether to compile them, see `compiled_by_size`.
     """
 
     def prepared(network: Velocity) -> Network:
         return compiled_by_size(network) if compiled else network
 
-    return Networks(prepared(online), prepared(averaged), prepared(base) if base is not None else None)
+    base, fake = (prepared(each) if each is not None else None for each in (twins.base, twins.fake_score))
+    return Networks(prepared(online), prepared(twins.averaged), base, fake)
 
 
 def compiled_by_size(network: Velocity) -> Network:

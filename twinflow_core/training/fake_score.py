@@ -8,14 +8,18 @@ from twinflow_core.finetune_params import FinetuneParams
 
 
 def make_fake_score(base: Velocity, options: FinetuneParams) -> Velocity:
-    """A network that starts as the base: with low-rank weights on the base's own, or a full copy."""
+    """The second network where one process trains alone: it shares what it does not train with the base."""
+    lora = options.fake_score.weights == "lora"
+    return as_fake_score(base.copy() if lora else base.independent_copy(), options)
+
+
+def as_fake_score(base: Velocity, options: FinetuneParams) -> Velocity:
+    """A copy of the base, changed in place: all of it is trained, or low-rank weights on it."""
+    remove_lora(base.transformer)
     if options.fake_score.weights == "lora":
-        fake = base.copy()
-        remove_lora(fake.transformer)
-        add_lora(fake.transformer, options.fake_score.rank, options.seed, fake.lora_layers)
+        add_lora(base.transformer, options.fake_score.rank, options.seed, base.lora_layers)
     else:
-        fake = base.independent_copy()
-        fake.transformer.requires_grad_(True)
+        base.transformer.requires_grad_(True)
     # It is asked at r = None, where the target time does nothing.
-    fake.target_time.requires_grad_(False)
-    return fake.train()
+    base.target_time.requires_grad_(False)
+    return base.train()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.losses import robust, squared_error
 from twinflow_core.flow.path import interpolate
@@ -16,7 +14,6 @@ class FlowMatching:
     """L = E d(F(x_t, t, t), v*). Costs 3 forward-equivalents a row, 5 with guidance."""
 
     roles: tuple[Role, ...] = ("near",)
-    own: nn.Module | None = None
 
     def __init__(self, options: FinetuneParams) -> None:
         self.options = options

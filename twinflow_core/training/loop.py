@@ -23,7 +23,7 @@ from twinflow_core.training.encoded import EMPTY_CAPTION, EncodedData
 from twinflow_core.training.execution import make_networks, make_twins, reduced_precision
 from twinflow_core.training.last import keep_last
 from twinflow_core.training.micro_batches import joined_metrics
-from twinflow_core.training.objectives import make_objective, needs_base
+from twinflow_core.training.objectives import make_objective
 from twinflow_core.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
 from twinflow_core.training.rank_rows import rows_here
 from twinflow_core.training.ranks import ALONE, Ranks
@@ -32,7 +32,7 @@ from twinflow_core.training.roles import role_counts
 from twinflow_core.training.schedule import learning_rate_factor
 from twinflow_core.training.sharding import gather_into
 from twinflow_core.training.speed import Speed
-from twinflow_core.training.step import MicroBatch
+from twinflow_core.training.step import MicroBatch, Networks
 from twinflow_core.training.trainable import make_trainable
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.validation import validation_loss
@@ -66,8 +66,9 @@ class Training:
         device: str | None = None,
     ) -> None:
         self.online = make_trainable(online.train(), options).to(device)
-        self.averaged, self.base = make_twins(self.online, needs_base(options), ranks, options.precision)
-        self.objective = make_objective(options, self.base)
+        twins = make_twins(self.online, options, ranks)
+        self.averaged, self.base, self.fake_score = twins
+        self.objective = make_objective(options)
         self.data, self.validation = data, validation
         self.schedule = BucketSchedule(data.buckets, options.seed, options.steps)
         self.options = options
@@ -75,9 +76,10 @@ class Training:
         self.watch = watch
         self.ranks = ranks
         self.device = next(online.parameters()).device
-        self.networks = make_networks(self.online, self.averaged, self.base, options.compile)
-        self.optimizer = make_optimizer(self.online, self.objective.own, options)
-        self.trained = Trained(self.online, self.averaged, self.objective.own, self.optimizer)
+        self.networks = make_networks(self.online, twins, options.compile)
+        self.judged = Networks(self.averaged, self.averaged, self.base, self.fake_score)
+        self.optimizer = make_optimizer(self.online, self.fake_score, options)
+        self.trained = Trained(self.online, self.averaged, self.fake_score, self.optimizer)
         self.finished_steps = 0
         self.log: Log = []
 
@@ -151,7 +153,7 @@ class Training:
             part.loss.backward()
             parts.append(part.metrics)
         metrics = joined_metrics(self.ranks.gather(joined_metrics(parts)))
-        norm = clip_gradients(self.online, self.objective.own, options.clip_norm)
+        norm = clip_gradients(self.online, self.fake_score, options.clip_norm)
         _require_finite(step, metrics, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,8 +184,7 @@ class Training:
             with self._probing():
                 probes["validation_loss"] = validation_loss(
                     self.objective,
-                    self.averaged,
-                    self.base,
+                    self.judged,
                     self.validation,
                     self.options,
                     self.device,

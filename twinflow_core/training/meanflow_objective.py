@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.losses import robust, squared_error
@@ -17,7 +17,6 @@ class MeanFlow:
     """L = E d(F, v* - (t - r) dF/dt). Costs 4 forward-equivalents a row, 6 with guidance."""
 
     roles: tuple[Role, ...] = ("one_step", "near", "any")
-    own: nn.Module | None = None
 
     def __init__(self, options: FinetuneParams) -> None:
         self.options = options

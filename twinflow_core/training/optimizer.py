@@ -1,4 +1,4 @@
-"""AdamW on what is trained: the network, and beside it the weights that an objective brings."""
+"""AdamW on what is trained: the network, and beside it a fake score of its own."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ FACTOR = "factor"
 
 
 def make_optimizer(
-    online: nn.Module, own: nn.Module | None, options: FinetuneParams
+    online: nn.Module, fake_score: nn.Module | None, options: FinetuneParams
 ) -> torch.optim.Optimizer:
-    """One optimiser without weight decay; the objective's own weights have their own rate.
+    """One optimiser without weight decay; the fake score has its own rate.
 
     Args:
         online: the network; only parameters that require a gradient are taken.
-        own: the objective's weights, or None.
+        fake_score: the second network, or None.
         options: rates and averages, and where and in how many bits the optimiser's own state is kept.
     """
     groups = [{"params": trained(online), FACTOR: 1.0}]
-    if own is not None:
-        groups.append({"params": trained(own), FACTOR: options.fake_score.learning_rate_factor})
+    if fake_score is not None:
+        groups.append({"params": trained(fake_score), FACTOR: options.fake_score.learning_rate_factor})
     if options.optimizer == "adamw_offload":
         return OffloadedAdamW(groups, options.learning_rate, options.betas)
     eight_bit = options.optimizer == "adamw_8bit"
@@ -43,16 +43,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group[FACTOR]
 
 
-def clip_gradients(online: nn.Module, own: nn.Module | None, largest: float) -> float:
-    """Clip the norm of the network's gradient, and of the objective's own apart from it.
+def clip_gradients(online: nn.Module, fake_score: nn.Module | None, largest: float) -> float:
+    """Clip the norm of the network's gradient, and of the fake score's apart from it.
 
     Returns:
         The network's norm before clipping; not finite if either is not.
     """
     norm = _whole(torch.nn.utils.clip_grad_norm_(trained(online), largest, foreach=True))
-    if own is None:
+    if fake_score is None:
         return norm
-    other = _whole(torch.nn.utils.clip_grad_norm_(trained(own), largest, foreach=True))
+    other = _whole(torch.nn.utils.clip_grad_norm_(trained(fake_score), largest, foreach=True))
     return norm if torch.isfinite(torch.tensor(other)) else other
 
 

@@ -34,7 +34,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Trained:
-    """What changes while training: the network, its average, an objective's own weights, the optimiser's state."""
+    """What changes while training: the network, its average, a fake score of its own, the optimiser's state."""
 
     online: nn.Module
     averaged: nn.Module
@@ -75,6 +75,8 @@ class Trained:
         weights = self.online.named_parameters()
         held = {f"online.{name}": weight.detach() for name, weight in weights if weight.requires_grad}
         held |= self.averages()
+        own = self.own.named_parameters() if self.own else ()
+        held |= {f"own.{name}": weight.detach() for name, weight in own if weight.requires_grad}
         for number, parameter in enumerate(_parameters(self.optimizer)):
             for name, value in self.optimizer.state[parameter].items():
                 held[f"optimizer.{number}.{name}"] = value
@@ -132,9 +134,8 @@ def _from_shards(shards: Shards, trained: Trained, ranks: Ranks) -> tuple[int, L
 
 def _named(parts: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of state dicts under the names of `Trained.tensors`."""
-    values = {
-        f"{part}.{name}": value for part in ("online", "averaged") for name, value in parts[part].items()
-    }
+    held = {part: parts[part] or {} for part in ("online", "averaged", "own")}
+    values = {f"{part}.{name}": value for part, state in held.items() for name, value in state.items()}
     for number, state in parts["optimizer"]["state"].items():
         values |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
     return values

@@ -116,6 +116,15 @@ def without_values(network: Network) -> Network:
     return copy.deepcopy(network, memo).eval()
 
 
+def borrowed_copy(network: Network) -> Network:
+    """A copy whose frozen parameters lie in the network's own memory, for `shard`, which moves or copies its part."""
+    memo = {
+        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
+        for parameter in network.parameters()
+    }
+    return copy.deepcopy(network, memo).eval()
+
+
 @torch.no_grad()
 def fill_from(twin: nn.Module, network: nn.Module, device: str) -> None:
     """Give a copy that was made without values, and is sharded like its original by now, the original's values."""

@@ -60,6 +60,13 @@ class MicroBatch:
     whole: RoleCounts
     weight: Tensor | None = None
 
+    def mean(self, row_loss: Tensor, rows: slice) -> float:
+        """The mean loss of these of the rows that count, whose losses are given; not a number where none counts."""
+        if self.weight is None:
+            return float(row_loss.mean())
+        weight = self.weight[rows]
+        return float((row_loss * weight).sum() / weight.sum())
+
     def weighted(self, row_loss: Tensor) -> Tensor:
         """The losses of all rows, [B], without those that do not count."""
         return row_loss if self.weight is None else row_loss * self.weight

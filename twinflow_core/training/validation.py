@@ -14,7 +14,7 @@ from twinflow_core.training.objectives import Objective
 from twinflow_core.training.rank_rows import rows_here
 from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.roles import role_counts
-from twinflow_core.training.step import Network, Networks
+from twinflow_core.training.step import Networks
 from twinflow_core.training.twinflow_draws import draw_step
 
 # No training step has this number, so none shares its draws.
@@ -24,8 +24,7 @@ STEP = -1
 @torch.no_grad()
 def validation_loss(
     objective: Objective,
-    averaged: Network,
-    base: Network | None,
+    networks: Networks,
     data: EncodedData,
     options: FinetuneParams,
     device: torch.device,
@@ -35,8 +34,7 @@ def validation_loss(
 
     Args:
         objective: as in training; its warm-ups count as over.
-        averaged: the network that is judged, which also gives its own targets.
-        base: the frozen base, where there is one.
+        networks: the averaged network is the one in training's place, too: it is judged, and gives its own targets.
         data: the held-out rows.
         options: batch size, its parts, seed and shares.
         device: where the networks are.
@@ -45,7 +43,6 @@ def validation_loss(
     counts = role_counts(
         {role: options.shares.get(role, 0.0) for role in objective.roles}, 0, options.batch_size
     )
-    networks = Networks(averaged, averaged, base)
     lost = 0.0
     for bucket in data.buckets:
         rows = Turn(bucket, 0).rows(options.seed, options.batch_size)

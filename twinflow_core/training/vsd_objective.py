@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.distribution_matching import distribution_matching_target
 from twinflow_core.flow.losses import squared_error
@@ -25,21 +24,21 @@ class Vsd:
 
     roles: tuple[Role, ...] = ("one_step", "fake")
 
-    def __init__(self, options: FinetuneParams, fake_score: Velocity) -> None:
+    def __init__(self, options: FinetuneParams) -> None:
         self.options = options
-        self.own = fake_score
 
     def loss(self, networks: Networks, rows: MicroBatch, step: int) -> StepLoss:
         """Both networks' losses, each a sum over its rows over the whole step's rows."""
         metrics: dict[str, float] = {}
         terms: list[Tensor] = []
-        if rows.counts.one_step:
+        one_step = rows.counts.one_step
+        if one_step:
             terms.append(self._generator(networks, rows))
-            metrics["loss_one_step"] = float(terms[-1].detach().mean())
+            metrics["loss_one_step"] = rows.mean(terms[-1].detach(), slice(0, one_step))
         if rows.counts.fake:
             terms.append(self._fake_score(networks, rows))
-            metrics["loss_fake"] = float(terms[-1].detach().mean())
-        loss = torch.cat(terms).sum() / rows.whole.total
+            metrics["loss_fake"] = rows.mean(terms[-1].detach(), slice(one_step, rows.counts.total))
+        loss = rows.weighted(torch.cat(terms)).sum() / rows.whole.total
         return StepLoss(loss, metrics | {"loss": float(loss.detach())})
 
     def _generator(self, networks: Networks, rows: MicroBatch) -> Tensor:
@@ -49,7 +48,8 @@ class Vsd:
         t = draws.rectify_t
         with torch.no_grad():
             x_t = interpolate(x, draws.rectify_z, t)
-            v_fake = self.own(x_t, t, None, conditioning)
+            assert networks.fake is not None
+            v_fake = networks.fake(x_t, t, None, conditioning)
             v_real = self._real(networks, rows, x_t, t, here)
             target = distribution_matching_target(x, x_t, t, v_real, v_fake)
         return squared_error(x, target) / 2
@@ -64,5 +64,6 @@ class Vsd:
         here = slice(rows.counts.total - rows.counts.fake, rows.counts.total)
         batch = with_fakes(networks.online, rows.batch, rows.draws)
         x, z, t = batch.x[here], rows.draws.z[here], rows.draws.t[here].abs()
-        prediction = self.own(interpolate(x, z, t), t, None, batch.conditioning[here])
+        assert networks.fake is not None
+        prediction = networks.fake(interpolate(x, z, t), t, None, batch.conditioning[here])
         return squared_error(prediction, z - x)
