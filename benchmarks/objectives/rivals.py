@@ -13,7 +13,7 @@ RIVALS: dict[str, dict[str, Any]] = {
     "rcgm": {"shares": {"one_step": 1, "near": 1, "any": 2}, "betas": USUAL_BETAS},
     "flow_matching": {"shares": {"near": 1}, "betas": USUAL_BETAS},
     "meanflow": {"shares": {"one_step": 1, "near": 1, "any": 2}, "betas": USUAL_BETAS},
-    "vsd": {"shares": {"one_step": 1, "fake": 3}, "betas": USUAL_BETAS},
+    "vsd": {"shares": {"one_step": 1, "fake": 1.5}, "betas": USUAL_BETAS},
 }
 
 # Asked for by name with --only.
