@@ -17,7 +17,7 @@ from twinflow_core.registry.faults import explained
 from twinflow_core.registry.s3 import S3Connection, connection_from_environment, make_s3_client
 
 SCHEME = "s3://"
-# Beyond this many, boto3 keeps one core busy even where an answer takes 20 ms (benchmarks/results/bucket_scale.json).
+# boto3 takes 2 ms of one core an object, so more gain little: see benchmarks/results/bucket_scale.json.
 _THREADS = 16
 
 
