@@ -26,7 +26,7 @@ def download_all(client: Any, bucket: str, wanted: Iterable[tuple[str, Path]], t
         client: from `make_s3_client`.
         bucket: its name.
         wanted: the key and the file of each object. Taken by the calling thread, a few ahead.
-        threads: how many objects are on their way at a time, each with a MiB of memory at the most.
+        threads: how many objects are on their way at a time, each with about a MiB of memory.
 
     Raises:
         TwinflowError: as `explained`, of the object that failed first; also whatever `wanted` raises.
