@@ -48,8 +48,7 @@ def run_inputs(root: Path, params: Params, s3: S3Connection | None = None) -> di
     folders = {"code": [root / name for name in CODE]}
     if is_in_bucket(params.data.source):
         # What the server says of the objects; DVC reads their content.
-        objects = listing(params.data.source, s3)
-        hashes["data"] = _sha256(json.dumps(objects, sort_keys=True).encode())
+        hashes["data"] = _objects_hash(listing(params.data.source, s3))
     else:
         folders["data"] = [_source(root, params)]
     if params.base.hub is None:
@@ -106,6 +105,20 @@ class HashCache:
         if time.time() - state.st_mtime > SETTLED_SECONDS:
             self._seen[str(path)] = [state.st_size, state.st_mtime_ns, digest]
         return digest
+
+
+def _objects_hash(objects: Iterable[tuple[str, str]]) -> str:
+    """The hash of one JSON object with a sorted key a row, of which no more than a row is in memory.
+
+    Args:
+        objects: sorted by name, each name once.
+    """
+    digest, comma = hashlib.sha256(b"{"), ""
+    for name, state in objects:
+        digest.update(f"{comma}{json.dumps(name)}: {json.dumps(state)}".encode())
+        comma = ", "
+    digest.update(b"}")
+    return digest.hexdigest()
 
 
 def _listing_hash(root: Path, places: Iterable[Path], cache: HashCache, *, code: bool) -> str:

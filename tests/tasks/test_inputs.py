@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from itertools import pairwise
@@ -13,7 +15,7 @@ from tasks.inputs import HashCache, run_inputs, what_changed
 from tests.pipeline_clone import REPOSITORY
 from twinflow_core.errors import TwinflowError
 from twinflow_core.params import Params, load_params
-from twinflow_core.registry.s3 import S3Connection
+from twinflow_core.registry.s3 import S3Connection, make_s3_client
 from twinflow_core.registry.store import ObjectStore
 
 
@@ -100,6 +102,52 @@ def test_an_object_more_in_the_bucket_changes_the_data_alone(
         object_store.put(f"{fresh_prefix}set/a.tar", body)
         seen += [run_inputs(root, there, s3_connection), run_inputs(root, there, s3_connection)]
     assert [what_changed(*pair) for pair in pairwise(seen)] == [[], ["data"], []]
+
+
+def test_the_hash_of_a_bucket_is_that_of_one_json_document_in_memory(
+    root: Path,
+    params: Params,
+    object_store: ObjectStore,
+    s3_connection: S3Connection,
+    fresh_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = make_s3_client(s3_connection)
+    client.meta.events.register(
+        "provide-client-params.s3.ListObjectsV2", lambda params, **_: {**params, "MaxKeys": 2}
+    )
+    monkeypatch.setattr("twinflow_core.data.s3_source.make_s3_client", lambda _: client)
+    for name in [
+        "b.png",
+        "B.png",
+        "a b+c%.txt",
+        "ä.png",
+        "😀.png",
+        "\uffff.png",
+        'a/"q"\\.txt',
+        "a-1.png",
+        "a/0.tar",
+    ]:
+        object_store.put(f"{fresh_prefix}set/{name}", name.encode())
+    object_store.put(f"{fresh_prefix}set/folder/", b"")
+
+    def hashes(folder: str) -> tuple[str, str]:
+        """What a run is given, and what it was given when the listing was one dictionary."""
+        source = f"s3://{object_store.bucket}/{fresh_prefix}{folder}"
+        there = params.model_copy(update={"data": params.data.model_copy(update={"source": source})})
+        found = {}
+        for page in client.get_paginator("list_objects_v2").paginate(
+            Bucket=object_store.bucket, Prefix=f"{fresh_prefix}{folder}/"
+        ):
+            for item in page.get("Contents", []):
+                name = item["Key"][len(f"{fresh_prefix}{folder}/") :]
+                if name and not name.endswith("/"):
+                    found[name] = f"{item.get('ETag', '')} {item['Size']}"
+        document = json.dumps(found, sort_keys=True).encode()
+        return run_inputs(root, there, s3_connection)["data"], hashlib.sha256(document).hexdigest()
+
+    assert len({*hashes("set")}) == len({*hashes("none")}) == 1
+    assert hashes("set") != hashes("none")
 
 
 def test_a_file_is_read_again_only_if_it_changed(tmp_path: Path) -> None:
