@@ -11,6 +11,7 @@ import pytest
 
 from tests.fault_proxy import FaultProxy, Request, Response, refuse, slow
 from twinflow_core.data.object_downloads import download_all
+from twinflow_core.errors import ExitCode, TwinflowError
 from twinflow_core.registry.faults import ObjectMissing
 from twinflow_core.registry.s3 import S3Connection, make_s3_client
 from twinflow_core.registry.store import ObjectStore
@@ -84,3 +85,16 @@ def test_an_interrupt_stops_an_object_on_its_way(
             download_all(client, object_store.bucket, wanted(), THREADS)
         assert no_thread_is_left()
     assert (tmp_path / "large").stat().st_size < 3 << 20
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "file/inside"], ids=["too long", "below a file"])
+def test_a_name_that_no_file_can_have_is_one_message(
+    name: str, tmp_path: Path, object_store: ObjectStore, fresh_prefix: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    object_store.put(f"{fresh_prefix}object", b"")
+    wanted = iter([(f"{fresh_prefix}object", tmp_path / name)])
+    with pytest.raises(TwinflowError, match="cannot be the name of a file") as caught:
+        download_all(object_store.client, object_store.bucket, wanted, THREADS)
+    assert caught.value.code == ExitCode.WRONG_INPUT
+    assert fresh_prefix in caught.value.where

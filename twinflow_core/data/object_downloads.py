@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, BinaryIO
 
-from twinflow_core.errors import InfrastructureError
+from twinflow_core.errors import InfrastructureError, TwinflowError
 from twinflow_core.registry.faults import explained
 
 _CHUNK_BYTES = 2**20
 # Objects on their way or waiting, for each thread.
 _AHEAD = 2
+# Too long in one of its parts; or below an object, or in place of a folder, of the same prefix.
+_NO_NAME_OF_A_FILE = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 def download_all(client: Any, bucket: str, wanted: Iterable[tuple[str, Path]], threads: int) -> None:
@@ -29,7 +32,8 @@ def download_all(client: Any, bucket: str, wanted: Iterable[tuple[str, Path]], t
         threads: how many objects are on their way at a time, each with about a MiB of memory.
 
     Raises:
-        TwinflowError: as `explained`, of the object that failed first; also whatever `wanted` raises.
+        TwinflowError: as `explained`, of the object that failed first; a name that no file can have; also whatever
+            `wanted` raises.
         InfrastructureError: an object came shorter than the server said.
         OSError: a file cannot be written.
     """
@@ -57,10 +61,23 @@ def _without_finished(running: set[Future[None]]) -> set[Future[None]]:
     return rest
 
 
+def _new_file(path: Path, address: str) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        if error.errno not in _NO_NAME_OF_A_FILE:
+            raise
+        raise TwinflowError(
+            f"An object's name cannot be the name of a file: {error.strerror}.",
+            where=address,
+            fix="Rename the object, or the one whose name is the beginning of its own.",
+        ) from None
+
+
 def _download(client: Any, bucket: str, key: str, path: Path, ended: Event) -> None:
     address = f"s3://{bucket}/{key}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with explained(address, client.meta.endpoint_url), path.open("wb") as file:
+    with explained(address, client.meta.endpoint_url), _new_file(path, address) as file:
         answer = client.get_object(Bucket=bucket, Key=key)
         for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
             if ended.is_set():
