@@ -14,6 +14,7 @@ import yaml
 from tests.encoding.prepared_folder import write_prepared
 from tests.pipeline_clone import REPOSITORY
 from tests.test_worker_processes import fail_at_three, killed, square, where
+from twinflow_core.dask_workers import dask_workers
 from twinflow_core.errors import ExitCode, InfrastructureError, TwinflowError
 from twinflow_core.params import load_params
 from twinflow_core.worker_processes import map_shards
@@ -22,7 +23,7 @@ from twinflow_core.worker_processes import map_shards
 def test_without_the_extra_one_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(TwinflowError, match="Dask is not installed") as caught:
-        list(map_shards(square, range(3), 1, "tcp://127.0.0.1:1"))
+        list(map_shards(square, range(3), 1, dask_workers("tcp://127.0.0.1:1")))
     assert caught.value.code == ExitCode.WRONG_INPUT
 
 
@@ -36,10 +37,10 @@ def cluster() -> Iterator[Any]:
 @pytest.mark.slow
 def test_results_are_in_order_from_other_processes_and_errors_come_whole(cluster: Any) -> None:
     address = cluster.scheduler_address
-    assert list(map_shards(square, range(9), 1, address)) == [n * n for n in range(9)]
-    assert os.getpid() not in list(map_shards(where, range(4), 1, address))
+    assert list(map_shards(square, range(9), 1, dask_workers(address))) == [n * n for n in range(9)]
+    assert os.getpid() not in list(map_shards(where, range(4), 1, dask_workers(address)))
     with pytest.raises(TwinflowError, match="Three is wrong") as caught:
-        list(map_shards(fail_at_three, range(9), 1, address))
+        list(map_shards(fail_at_three, range(9), 1, dask_workers(address)))
     assert (caught.value.where, caught.value.fix) == ("here", "Use four.")
 
 
@@ -70,7 +71,7 @@ def test_a_worker_that_is_not_like_this_process_gets_no_shard(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     with pytest.raises(TwinflowError, match=r"another OMP_NUM_THREADS or cores: .*, here 7") as caught:
-        list(map_shards(square, range(3), 1, cluster.scheduler_address))
+        list(map_shards(square, range(3), 1, dask_workers(cluster.scheduler_address)))
     assert caught.value.code == ExitCode.WRONG_INPUT
 
 
@@ -83,12 +84,12 @@ def test_a_scheduler_that_is_not_there_and_one_without_workers_are_told(
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
         address = empty.scheduler_address
         with pytest.raises(InfrastructureError, match="has no worker"):
-            list(map_shards(square, range(3), 1, address))
+            list(map_shards(square, range(3), 1, dask_workers(address)))
     with pytest.raises(InfrastructureError, match="does not answer"):
-        list(map_shards(square, range(3), 1, address))
+        list(map_shards(square, range(3), 1, dask_workers(address)))
 
 
 @pytest.mark.slow
 def test_shards_that_kill_their_workers_are_an_infrastructure_error(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match="worker process ended"):
-        list(map_shards(killed, [tmp_path] * 2, 1, cluster.scheduler_address))
+        list(map_shards(killed, [tmp_path] * 2, 1, dask_workers(cluster.scheduler_address)))

@@ -201,6 +201,14 @@ class RunParams(Section):
     encode_workers: Positive = 1
     # A Dask scheduler whose workers do both in place of processes of this machine, like tcp://10.0.0.1:8786.
     dask: str | None = None
+    # Or a Ray cluster whose nodes do, like 10.0.0.1:6379.
+    ray: str | None = None
+
+    @model_validator(mode="after")
+    def _one_engine(self) -> RunParams:
+        if self.dask is not None and self.ray is not None:
+            raise ValueError("shards go to Dask or to Ray: set one of dask and ray to null")
+        return self
 
 
 class Params(Section):

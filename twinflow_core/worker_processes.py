@@ -7,15 +7,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from itertools import chain, islice
 from multiprocessing import get_context
 from typing import TypeVar
 
 from twinflow_core.dask_workers import dask_workers
 from twinflow_core.errors import InfrastructureError
+from twinflow_core.params import RunParams
+from twinflow_core.ray_workers import ray_workers
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+# An executor, and how many shards it runs at a time.
+Cluster = AbstractContextManager[tuple[Executor, int]]
 
 # Shards that a worker has finished or begun before the first of them was taken.
 _AHEAD = 2
@@ -28,8 +34,15 @@ def worker_count(wanted: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cluster_of(run: RunParams) -> Cluster | None:
+    """The workers elsewhere that the params name, if any."""
+    if run.dask is not None:
+        return dask_workers(run.dask)
+    return ray_workers(run.ray) if run.ray is not None else None
+
+
 def map_shards(
-    work: Callable[[Task], Result], tasks: Iterable[Task], workers: int, dask: str | None = None
+    work: Callable[[Task], Result], tasks: Iterable[Task], workers: int, cluster: Cluster | None = None
 ) -> Iterator[Result]:
     """`work` of each task, in the tasks' order, whatever the number of processes.
 
@@ -40,14 +53,14 @@ def map_shards(
         work: a pure function of its task (and of the files that it names).
         tasks: one a shard; few of them are taken ahead.
         workers: how many processes at most; 0 means one a core.
-        dask: address of a Dask scheduler whose workers, on the same disk, take the place of processes.
+        cluster: workers on the same disk that take the place of processes; see `cluster_of`.
 
     Raises:
-        InfrastructureError: a worker was killed, most often for want of memory; also as `dask_workers`.
-        TwinflowError: as `dask_workers`.
+        InfrastructureError: a worker was killed, most often for want of memory; also as the cluster.
+        TwinflowError: as the cluster.
     """
-    if dask is not None:
-        with dask_workers(dask) as (pool, count):
+    if cluster is not None:
+        with cluster as (pool, count):
             yield from _in_order(pool, work, tasks, count)
         return
     remaining = iter(tasks)
@@ -86,5 +99,8 @@ def _in_order(
 
 
 def _worker_ended(error: Exception) -> bool:
-    """Whether the process is gone; Dask, whose error need not be importable here, tries other workers first."""
-    return isinstance(error, BrokenProcessPool) or type(error).__name__ == "KilledWorker"
+    """Whether the process is gone; Dask and Ray, whose errors need not be importable here, try again first."""
+    return isinstance(error, BrokenProcessPool) or type(error).__name__ in (
+        "KilledWorker",
+        "WorkerCrashedError",
+    )

@@ -28,7 +28,7 @@ from twinflow_core.image_size import ImageSize, nearest_shape
 from twinflow_core.params import DataParams, Params
 from twinflow_core.progress import Reporter
 from twinflow_core.stages.entry import run_stage
-from twinflow_core.worker_processes import map_shards
+from twinflow_core.worker_processes import cluster_of, map_shards
 
 OUTPUT = Path("data/encoded")
 PREPARED = Path("data/prepared")
@@ -92,7 +92,7 @@ def _shards_of(source: Path, data: DataParams) -> list[tuple[str, ImageSize]]:
 
 def _encoded(tasks: list[EncodeTask], params: Params, rows: int) -> Iterator[EncodedShard]:
     """The shards in their order, while a bar tells how far they are."""
-    workers, dask = params.run.encode_workers, params.run.dask
+    workers, cluster = params.run.encode_workers, cluster_of(params.run)
     with Reporter("encode", rows) as reporter:
         done = 0
 
@@ -102,12 +102,12 @@ def _encoded(tasks: list[EncodeTask], params: Params, rows: int) -> Iterator[Enc
             reporter.update(done)
 
         # Another process cannot move this one's bar: with several, it moves a shard at a time.
-        one_process = workers == 1 and dask is None
+        one_process = workers == 1 and cluster is None
         if not one_process:
             # The workers load their own.
             release_encoders()
         work = partial(encode_shard, tell=tell) if one_process else encode_shard
-        for shard in map_shards(work, tasks, workers, dask):
+        for shard in map_shards(work, tasks, workers, cluster):
             if not one_process:
                 tell(shard.rows)
             yield shard

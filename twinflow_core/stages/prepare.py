@@ -24,7 +24,7 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.params import Params, RunParams
 from twinflow_core.progress import Reporter
 from twinflow_core.stages.entry import run_stage
-from twinflow_core.worker_processes import map_shards
+from twinflow_core.worker_processes import cluster_of, map_shards
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
@@ -100,7 +100,7 @@ def _task(
 def _examined(tasks: Iterable[ExamineTask], count: int, run: RunParams) -> Iterator[Examined | Rejected]:
     """The rows of all pieces in their order. A part is removed once it is read."""
     with Reporter("prepare", count) as reporter:
-        for done, part in enumerate(map_shards(examine, tasks, run.workers, run.dask), start=1):
+        for done, part in enumerate(map_shards(examine, tasks, run.workers, cluster_of(run)), start=1):
             yield from read_part(part)
             part.unlink()
             reporter.update(done)
