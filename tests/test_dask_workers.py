@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.encoding.prepared_folder import write_prepared
-from tests.pipeline_clone import REPOSITORY
-from tests.test_worker_processes import fail_at_three, killed, square, where
+from tests.shard_engines import (
+    an_encoding_has_the_bytes_of_one_process,
+    results_are_in_order_from_other_processes_and_errors_come_whole,
+)
+from tests.test_worker_processes import killed, square
 from twinflow_core.dask_workers import dask_workers
 from twinflow_core.errors import ExitCode, InfrastructureError, TwinflowError
-from twinflow_core.params import load_params
 from twinflow_core.worker_processes import map_shards
 
 
@@ -36,33 +36,16 @@ def cluster() -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_results_are_in_order_from_other_processes_and_errors_come_whole(cluster: Any) -> None:
-    address = cluster.scheduler_address
-    assert list(map_shards(square, range(9), 1, dask_workers(address))) == [n * n for n in range(9)]
-    assert os.getpid() not in list(map_shards(where, range(4), 1, dask_workers(address)))
-    with pytest.raises(TwinflowError, match="Three is wrong") as caught:
-        list(map_shards(fail_at_three, range(9), 1, dask_workers(address)))
-    assert (caught.value.where, caught.value.fix) == ("here", "Use four.")
+    results_are_in_order_from_other_processes_and_errors_come_whole(
+        partial(dask_workers, cluster.scheduler_address)
+    )
 
 
 @pytest.mark.slow
 def test_an_encoding_by_dask_has_the_bytes_of_one_process(
     cluster: Any, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
-    from twinflow_core.stages.encode import encode
-
-    found = []
-    for address in (None, cluster.scheduler_address):
-        root = tmp_path / str(address is None)
-        write_prepared(root, list(range(12)))
-        (root / "models").mkdir()
-        (root / "models/base").symlink_to(tiny_pipeline)
-        document = yaml.safe_load((REPOSITORY / "tests/params.tiny.yaml").read_text())
-        document["run"]["dask"] = address
-        (root / "params.yaml").write_text(yaml.safe_dump(document))
-        encode(load_params(root / "params.yaml"), root)
-        found.append({path.name: path.read_bytes() for path in (root / "data/encoded").iterdir()})
-    assert found[0] == found[1]
-    assert len(found[0]) > 4
+    an_encoding_has_the_bytes_of_one_process("dask", cluster.scheduler_address, tiny_pipeline, tmp_path)
 
 
 @pytest.mark.slow

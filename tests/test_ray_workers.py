@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.encoding.prepared_folder import write_prepared
-from tests.pipeline_clone import REPOSITORY
-from tests.test_worker_processes import fail_at_three, killed, square, where
+from tests.shard_engines import (
+    an_encoding_has_the_bytes_of_one_process,
+    results_are_in_order_from_other_processes_and_errors_come_whole,
+)
+from tests.test_worker_processes import killed, square
 from twinflow_core.errors import ExitCode, InfrastructureError, TwinflowError
 from twinflow_core.local.loopback import free_ports
-from twinflow_core.params import RunParams, load_params
+from twinflow_core.params import RunParams
 from twinflow_core.ray_workers import ray_workers
 from twinflow_core.worker_processes import map_shards
 
@@ -53,32 +54,14 @@ def address() -> Iterator[str]:
 
 @pytest.mark.slow
 def test_results_are_in_order_from_other_processes_and_errors_come_whole(address: str) -> None:
-    assert list(map_shards(square, range(9), 1, ray_workers(address))) == [n * n for n in range(9)]
-    assert os.getpid() not in list(map_shards(where, range(4), 1, ray_workers(address)))
-    with pytest.raises(TwinflowError, match="Three is wrong") as caught:
-        list(map_shards(fail_at_three, range(9), 1, ray_workers(address)))
-    assert (caught.value.where, caught.value.fix) == ("here", "Use four.")
+    results_are_in_order_from_other_processes_and_errors_come_whole(partial(ray_workers, address))
 
 
 @pytest.mark.slow
 def test_an_encoding_by_ray_has_the_bytes_of_one_process(
     address: str, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
-    from twinflow_core.stages.encode import encode
-
-    found = []
-    for engine in (None, address):
-        root = tmp_path / str(engine is None)
-        write_prepared(root, list(range(12)))
-        (root / "models").mkdir()
-        (root / "models/base").symlink_to(tiny_pipeline)
-        document = yaml.safe_load((REPOSITORY / "tests/params.tiny.yaml").read_text())
-        document["run"]["ray"] = engine
-        (root / "params.yaml").write_text(yaml.safe_dump(document))
-        encode(load_params(root / "params.yaml"), root)
-        found.append({path.name: path.read_bytes() for path in (root / "data/encoded").iterdir()})
-    assert found[0] == found[1]
-    assert len(found[0]) > 4
+    an_encoding_has_the_bytes_of_one_process("ray", address, tiny_pipeline, tmp_path)
 
 
 @pytest.mark.slow

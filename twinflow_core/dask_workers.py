@@ -7,9 +7,11 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 
 from twinflow_core.errors import InfrastructureError, TwinflowError
-from twinflow_core.worker_surroundings import difference, surroundings
+from twinflow_core.worker_surroundings import require_alike, surroundings, unlike
 
 KEY = "params.yaml: run.dask"
+KIND = "A Dask worker"
+FIX = "Start workers with --nthreads 1 in this clone, its environment and the same OMP_NUM_THREADS."
 SECONDS_TO_ANSWER = 10
 
 
@@ -50,15 +52,7 @@ def _require_alike(address: str, threads: dict[str, int], found: dict[str, objec
             where=f"{KEY} = {address}",
             fix=f"Start some: dask worker {address} --nthreads 1",
         )
-    for worker, told in found.items():
-        if threads[worker] != 1:
-            fault: str | None = f"runs {threads[worker]} shards at a time in one process"
-        else:
-            fault = difference(told)
-        if fault is None:
-            continue
-        raise TwinflowError(
-            f"A Dask worker is not like this machine: it {fault}.",
-            where=worker,
-            fix="Start workers with --nthreads 1 in this clone, its environment and the same OMP_NUM_THREADS.",
-        )
+    for worker, count in threads.items():
+        if count != 1:
+            raise unlike(KIND, worker, f"runs {count} shards at a time in one process", FIX)
+    require_alike(KIND, found.items(), FIX)

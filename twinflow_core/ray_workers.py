@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from twinflow_core.errors import InfrastructureError, TwinflowError
-from twinflow_core.worker_surroundings import difference, surroundings
+from twinflow_core.worker_surroundings import require_alike, surroundings
 
 KEY = "params.yaml: run.ray"
 SECONDS_TO_ANSWER = 10
@@ -83,22 +83,28 @@ def ray_workers(address: str) -> Iterator[tuple[Executor, int]]:
 
 
 def _require_alike(ray: Any) -> None:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if not nodes:
         raise InfrastructureError(
             "The Ray cluster has no core.", where=KEY, fix="Join a machine to it: ray start --address"
         )
-    for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        try:
-            told = ray.get(ray.remote(surroundings).options(scheduling_strategy=there).remote())
-        except ray.exceptions.RayError as error:
-            told = error
-        if fault := difference(told):
-            raise TwinflowError(
-                f"A Ray node is not like this machine: it {fault}.",
-                where=str(node["NodeManagerAddress"]),
-                fix="Start it in this clone, its environment and the same OMP_NUM_THREADS; Ray sets 1 where none is.",
-            )
+    asked = [(str(node["NodeManagerAddress"]), _ask(ray, node["NodeID"])) for node in nodes]
+    require_alike(
+        "A Ray node",
+        ((address, _answer(ray, answer)) for address, answer in asked),
+        "Start it in this clone, its environment and the same OMP_NUM_THREADS; Ray sets 1 where none is.",
+    )
+
+
+def _ask(ray: Any, node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(surroundings).options(scheduling_strategy=there).remote()
+
+
+def _answer(ray: Any, answer: Any) -> object:
+    try:
+        return ray.get(answer)
+    except ray.exceptions.RayError as error:
+        return error

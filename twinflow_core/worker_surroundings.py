@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+
+from twinflow_core.errors import TwinflowError
 
 LIBRARIES = ("diffusers", "numpy", "pillow", "pyarrow", "torch", "transformers")
 
@@ -29,15 +32,31 @@ def surroundings() -> dict[str, str]:
     }
 
 
-def difference(told: object) -> str | None:
-    """How a worker differs from this process, after "it", or None.
+def require_alike(kind: str, told: Iterable[tuple[str, object]], fix: str) -> None:
+    """Refuse workers that differ from this process.
 
     Args:
-        told: what `surroundings` gave there, or the error that came instead.
+        kind: of worker, with an article, as the beginning of a sentence.
+        told: each worker's name, and what `surroundings` gave there, or the error that came instead.
+        fix: how to start workers that are alike.
+
+    Raises:
+        TwinflowError: one of them differs.
     """
+    here = surroundings()
+    for worker, its in told:
+        if fault := _difference(here, its):
+            raise unlike(kind, worker, fault, fix)
+
+
+def unlike(kind: str, worker: str, fault: str, fix: str) -> TwinflowError:
+    """The error that a worker is refused with; `fault` follows "it"."""
+    return TwinflowError(f"{kind} is not like this machine: it {fault}.", where=worker, fix=fix)
+
+
+def _difference(here: Mapping[str, str], told: object) -> str | None:
     if not isinstance(told, dict):
         return f"cannot run this project's code ({told})"
-    here = surroundings()
     differing = [name for name, value in here.items() if told.get(name) != value]
     if not differing:
         return None
