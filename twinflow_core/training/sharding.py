@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -109,17 +110,17 @@ def gather_into(target: nn.Module | None, weights: dict[str, Tensor]) -> None:
 
 def without_values(network: Network) -> Network:
     """A copy of a whole network for `fill_from`: frozen, and its parameters take no memory yet."""
-    memo = {
-        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
-        for parameter in network.parameters()
-    }
-    return copy.deepcopy(network, memo).eval()
+    return _frozen_copy(network, lambda parameter: torch.empty_like(parameter, device="meta"))
 
 
 def borrowed_copy(network: Network) -> Network:
     """A copy whose frozen parameters lie in the network's own memory, for `shard`, which moves or copies its part."""
+    return _frozen_copy(network, Tensor.detach)
+
+
+def _frozen_copy(network: Network, values: Callable[[Tensor], Tensor]) -> Network:
     memo = {
-        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
+        id(parameter): nn.Parameter(values(parameter), requires_grad=False)
         for parameter in network.parameters()
     }
     return copy.deepcopy(network, memo).eval()

@@ -62,14 +62,16 @@ class MicroBatch:
 
     def mean(self, row_loss: Tensor, rows: slice) -> float:
         """The mean loss of these of the rows that count, whose losses are given; not a number where none counts."""
-        if self.weight is None:
-            return float(row_loss.mean())
-        weight = self.weight[rows]
-        return float((row_loss * weight).sum() / weight.sum())
+        return mean_that_counts(row_loss, None if self.weight is None else self.weight[rows])
 
     def weighted(self, row_loss: Tensor) -> Tensor:
         """The losses of all rows, [B], without those that do not count."""
         return row_loss if self.weight is None else row_loss * self.weight
+
+
+def mean_that_counts(row_loss: Tensor, weight: Tensor | None) -> float:
+    """The mean over the rows of weight 1, of weights 0 and 1; over all for None; not a number where there are none."""
+    return float(row_loss.mean() if weight is None else (row_loss * weight).sum() / weight.sum())
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from twinflow_core.flow.targets import (
 from twinflow_core.training.fakes import with_fakes, with_shared_fakes
 from twinflow_core.training.guidance import both_conditions, guided_velocity
 from twinflow_core.training.roles import RoleCounts
-from twinflow_core.training.step import Batch, Networks, StepLoss
+from twinflow_core.training.step import Batch, Networks, StepLoss, mean_that_counts
 from twinflow_core.training.twinflow_draws import StepDraws, at_equal_times
 
 
@@ -66,10 +66,10 @@ def twinflow_loss(
         target, clamped = _real_targets(networks, batch, x_t, v_star, prediction, draws, counts, options)
         target = torch.cat([target, v[real.stop :]])
     row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, counts, options)
+    metrics = _by_role(row_loss.detach(), counts, weight) | {"rcgm_clamped": clamped}
     if weight is not None:
         row_loss = row_loss * weight
     loss = row_loss.sum() / whole.total
-    metrics = _by_role(row_loss.detach(), counts, weight) | {"rcgm_clamped": clamped}
     if counts.one_step and options.rectify_weight > 0:
         rows_lost, rectify_metrics = _rectification(networks, batch, draws, counts, prediction, options)
         if weight is not None:
@@ -236,7 +236,6 @@ def _by_role(row_loss: Tensor, counts: RoleCounts, weight: Tensor | None) -> dic
     """The mean loss of each role's rows that count; not a number where there are none."""
     by_role = [counts.one_step, counts.near, counts.any, counts.fake]
     names = ("loss_one_step", "loss_near", "loss_any", "loss_fake")
-    if weight is None:
-        return {name: float(part.mean()) for name, part in zip(names, row_loss.split(by_role), strict=True)}
-    pairs = zip(row_loss.split(by_role), weight.split(by_role), strict=True)
-    return {name: float(part.sum() / own.sum()) for name, (part, own) in zip(names, pairs, strict=True)}
+    losses = row_loss.split(by_role)
+    weights = [None] * len(names) if weight is None else weight.split(by_role)
+    return {name: mean_that_counts(part, own) for name, part, own in zip(names, losses, weights, strict=True)}
