@@ -1,9 +1,10 @@
 """`make bench-objectives`: five objectives, three seeds, at equal steps and at equal cost.
 
     python -m benchmarks.objectives [--steps 800] [--seeds 3] [--only twinflow rcgm] [--out FOLDER]
+    python -m benchmarks.objectives options   (TwinFlow with one option changed at a time)
 
 Every finished cell is kept in the work folder: run it again after a stop, and it goes on where it was. Writes
-objectives.json, objectives.md and objectives.png.
+objectives.json, objectives.md and objectives.png, or those of options.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import yaml
 
 from benchmarks.machine import machine_fingerprint
 from benchmarks.objectives.report import draw_plot, table
-from benchmarks.objectives.rivals import RIVALS, TRIALS
+from benchmarks.objectives.rivals import COMPARISONS
 from benchmarks.objectives.scores import NFE
 from twinflow_core.params import load_params
 from twinflow_core.stages.base import base
@@ -66,12 +67,24 @@ def run_cells(
     return cells
 
 
+def write_results(stem: Path, document: dict[str, Any]) -> None:
+    """Write STEM.json, STEM.md and STEM.png, and print the table."""
+    cells, nfe = document["cells"], document["settings"]["nfe"]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    text = table(cells, nfe)
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    draw_plot(cells, nfe, stem.with_suffix(".png"))
+    print(text)
+
+
 def main() -> None:
     """Run what is missing, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("comparison", nargs="?", choices=COMPARISONS, default="objectives")
     parser.add_argument("--steps", type=int, help="of TwinFlow; params.yaml's unless given")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=[*RIVALS, *TRIALS], default=list(RIVALS))
+    parser.add_argument("--only", nargs="+", help="some of them, by name")
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml")
     parser.add_argument("--every", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--batch-size", type=int)
@@ -79,20 +92,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / ".twinflow/bench-objectives")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
+    known = list(COMPARISONS[given.comparison])
+    names = given.only or known
+    if unknown := set(names) - set(known):
+        parser.error(f"--only: {', '.join(sorted(unknown))}: not among {', '.join(known)}")
     overrides: dict[str, Any] = {"checkpoint_every": given.every}
     overrides |= {"steps": given.steps} if given.steps else {}
     overrides |= {"batch_size": given.batch_size} if given.batch_size else {}
     machine = machine_fingerprint()
     prepare_work(given.work, given.params)
     settings = {"overrides": overrides, "nfe": given.nfe}
-    cells = run_cells(given.work, given.only, given.seeds, settings)
-    given.out.mkdir(parents=True, exist_ok=True)
+    cells = run_cells(given.work, names, given.seeds, settings)
     document = {"settings": {**settings, "seeds": given.seeds}, "machine": machine, "cells": cells}
-    (given.out / "objectives.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    text = table(cells, given.nfe)
-    (given.out / "objectives.md").write_text(text, encoding="utf-8")
-    draw_plot(cells, given.nfe, given.out / "objectives.png")
-    print(text)
+    write_results(given.out / given.comparison, document)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,27 @@ RIVALS: dict[str, dict[str, Any]] = {
     "vsd": {"shares": {"one_step": 1, "fake": 1.5}, "betas": USUAL_BETAS},
 }
 
-# Asked for by name with --only.
-TRIALS: dict[str, dict[str, Any]] = {
-    "near-as-flow-matching": {"near_target": "velocity"},
-    "shared-fakes": {"fakes": "shared"},
-    "cheapest": {"near_target": "velocity", "fakes": "shared"},
-    "clamped-rectification": {"rectify_target": "clamped"},
-    "one-network": {"fake_velocity": "online"},
+EQUAL_ROLES = {"shares": {"one_step": 1, "near": 1, "any": 1, "fake": 1}}
+CHANGES: dict[str, dict[str, Any]] = {
+    "twinflow": {},
     "no-frozen-base": {"real_velocity": "online", "fake_velocity": "online"},
+    "one-network": {"fake_velocity": "online"},
     "recursive-one-step": {"one_step_target": "recursive"},
-    "equal-roles": {"shares": {"one_step": 1, "near": 1, "any": 1, "fake": 1}},
+    "clamped-rectification": {"rectify_target": "clamped"},
+    "usual-momentum": {"betas": USUAL_BETAS},
+    "guidance-2": {"guidance": 2.0},
     "order-1": {"order": 1},
+    "order-3": {"order": 3},
+    "no-average": {"ema_decay": 0.0},
+    "long-average": {"ema_decay": 0.999},
+    "half-rectification": {"rectify_weight": 1.0},
+    "light-fakes": {"adversarial_weight": 1.0},
+    "equal-roles": EQUAL_ROLES,
+    "equal-roles-near-as-flow-matching": {**EQUAL_ROLES, "near_target": "velocity"},
+    "equal-roles-shared-fakes": {**EQUAL_ROLES, "fakes": "shared"},
 }
+
+COMPARISONS = {"objectives": RIVALS, "options": CHANGES}
 
 
 def rival_options(name: str, seed: int, shared: FinetuneParams, overrides: dict[str, Any]) -> FinetuneParams:
@@ -41,6 +50,8 @@ def rival_options(name: str, seed: int, shared: FinetuneParams, overrides: dict[
         shared: params.yaml's finetune section.
         overrides: values for all objectives, from the command line.
     """
-    own = {"objective": name, **RIVALS[name]} if name in RIVALS else {"objective": "twinflow", **TRIALS[name]}
+    own = (
+        {"objective": name, **RIVALS[name]} if name in RIVALS else {"objective": "twinflow", **CHANGES[name]}
+    )
     values = {**shared.model_dump(), "decay_steps": 0, "validate_every": 0, **own, **overrides}
     return FinetuneParams.model_validate({**values, "seed": seed})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.objectives.cell import stops
 from benchmarks.objectives.report import best_sampler, table
-from benchmarks.objectives.rivals import RIVALS, TRIALS, rival_options
+from benchmarks.objectives.rivals import CHANGES, RIVALS, rival_options
 from tests.training.test_twinflow_objective import OPTIONS
 
 
@@ -31,10 +31,10 @@ def test_rivals_differ_in_objective_and_roles_alone() -> None:
         assert {key for key, value in OPTIONS.model_dump().items() if dumped[key] != value} <= free
 
 
-@pytest.mark.parametrize("name", TRIALS)
-def test_a_trial_is_twinflow_with_its_own_options_changed(name: str) -> None:
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_twinflow_with_its_own_options_changed(name: str) -> None:
     plain, changed = (rival_options(each, 5, OPTIONS, {}).model_dump() for each in ("twinflow", name))
-    assert {key for key in plain if plain[key] != changed[key]} <= set(TRIALS[name])
+    assert {key for key in plain if plain[key] != changed[key]} <= set(CHANGES[name])
 
 
 def cell(objective: str, seed: int, score: float) -> dict[str, Any]:
