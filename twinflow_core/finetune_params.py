@@ -96,6 +96,11 @@ class FinetuneParams(Section):
         """Whether a frozen copy of the base is asked."""
         return self.real_velocity == "base" or self.objective == "vsd"
 
+    @property
+    def rectifies(self) -> bool:
+        """Whether one-step rows follow the difference of the real and the fake velocity."""
+        return self.objective == "twinflow" and self.rectify_weight > 0 and self.shares.get("one_step", 0) > 0
+
     @model_validator(mode="after")
     def _own_samples_need_a_teacher(self) -> FinetuneParams:
         if self.data_free and (self.real_velocity != "base" or self.objective not in ("twinflow", "rcgm")):
@@ -103,6 +108,8 @@ class FinetuneParams(Section):
                 "data_free trains on the model's own samples, so the frozen base must say where they should go: "
                 "set real_velocity to base, and objective to twinflow or rcgm"
             )
+        if self.data_free and self.guidance == 0:
+            raise ValueError("with data_free only guidance asks the frozen base: set guidance above 0")
         if self.data_free and self.fakes == "shared":
             raise ValueError("with data_free every row has a sample of its own: set fakes to own")
         return self
@@ -169,10 +176,19 @@ class FinetuneParams(Section):
     @model_validator(mode="after")
     def _rectification_needs_a_fake_branch(self) -> FinetuneParams:
         trained = self.shares.get("fake", 0) > 0 and self.adversarial_weight > 0
-        follows = self.rectify_weight > 0 and self.shares.get("one_step", 0) > 0
-        if self.objective == "twinflow" and follows and not trained:
+        if self.rectifies and not trained:
             raise ValueError(
                 "rectification would follow a fake branch that nothing trains: give shares.fake and "
                 "adversarial_weight a positive value, or set rectify_weight to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _vsd_trains_two_networks(self) -> FinetuneParams:
+        both = self.shares.get("one_step", 0) > 0 and self.shares.get("fake", 0) > 0
+        if self.objective == "vsd" and not both:
+            raise ValueError(
+                "vsd trains the model on one_step rows and on fake rows the second network that it follows: give "
+                "shares.one_step and shares.fake a positive value"
             )
         return self

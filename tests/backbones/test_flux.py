@@ -13,6 +13,7 @@ from twinflow_core.backbones.flux import GUIDANCE
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.lora import add_lora
 from twinflow_core.backbones.target_time import TIME_SCALE
+from twinflow_core.errors import TwinflowError
 from twinflow_core.stages.finetune import finetune_options
 
 
@@ -49,6 +50,9 @@ def test_many_steps_and_training_add_no_guidance_of_their_own(
     asked = OPTIONS.model_copy(update={"guidance": 0.8})
     assert finetune_options(asked, dev) == asked.model_copy(update={"guidance": 0.0})
     assert "distilled with guidance" in capsys.readouterr().err
+    with pytest.raises(TwinflowError, match="no teacher") as refused:
+        finetune_options(asked.model_copy(update={"data_free": True, "real_velocity": "base"}), dev)
+    assert "finetune.data_free" in refused.value.where
 
 
 def test_low_rank_weights_go_into_both_kinds_of_blocks_and_not_into_the_last_layer(dev: Backbone) -> None:

@@ -14,6 +14,7 @@ from twinflow_core.backbones.backbone import Backbone
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.backbones.lora import merge_lora
 from twinflow_core.data.whole_folder import whole_folder
+from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.home import state_home
 from twinflow_core.params import Params
@@ -90,9 +91,19 @@ def _save(backbone: Backbone, training: Training, root: Path) -> None:
 
 
 def finetune_options(options: FinetuneParams, backbone: Backbone) -> FinetuneParams:
-    """The finetune section, without guidance where the model has it built in; says so."""
+    """The finetune section, without guidance where the model has it built in; says so.
+
+    Raises:
+        TwinflowError: the model's own images are trained on, where guidance alone asks the frozen base.
+    """
     if options.guidance == 0 or not backbone.guidance_built_in:
         return options
+    if options.data_free:
+        raise TwinflowError(
+            "The base model was distilled with guidance, so data_free has no teacher: its guided target is not asked.",
+            where="params.yaml: finetune.data_free",
+            fix="Set finetune.data_free to false, or take a base without guidance built in.",
+        )
     print("The base model was distilled with guidance, so finetune.guidance is taken as 0.", file=sys.stderr)
     return options.model_copy(update={"guidance": 0.0})
 
