@@ -4,6 +4,7 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,21 +82,53 @@ def test_the_loss_falls_on_one_batch(folder: Path, tmp_path: Path) -> None:
     assert sum(near[-15:]) < 0.97 * sum(near[:15])
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_cause(folder: Path, tmp_path: Path) -> None:
-    backbone = load_backbone(folder)
-    data = data_of(backbone)
-    data.latents.fill_(float("nan"))
-    training = Training(backbone.velocity, data, STEPS, Resume(tmp_path, "k"))
-    with pytest.raises(TwinflowError, match="step 0"):
-        training.run()
-
-
 def test_a_backbone_blind_to_the_sign_is_refused_before_training(folder: Path, tmp_path: Path) -> None:
     backbone = load_backbone(folder)
     for parameter in backbone.pipeline.transformer.time_text_embed.timestep_embedder.parameters():
         torch.nn.init.zeros_(parameter)
     with pytest.raises(TwinflowError, match="cannot tell time"):
         Training(backbone.velocity, data_of(backbone), STEPS, Resume(tmp_path, "k")).run()
+
+
+OWN: dict[str, Any] = {"fake_velocity": "own", "real_velocity": "base"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, "before the fake branch has learnt"),
+        (OWN, "while the second network still is the base"),
+        ({"rectify_warmup": 2}, ""),
+        ({"rectify_weight": 0.0}, ""),
+        ({"objective": "rcgm"}, ""),
+        ({"shares": {"near": 1, "any": 1, "fake": 1}}, ""),
+    ],
+)
+def test_rectification_by_an_untrained_side_is_said_at_the_start_alone(
+    changed: dict[str, Any], says: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = STEPS.model_copy(update={"steps": 1, "checkpoint_every": 1, **changed})
+    train(folder, options, tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if "full weight from the first" in line]
+    assert len(said) == bool(says)
+    assert all(says in line for line in said)
+    train(folder, options, tmp_path)
+    assert "full weight" not in capsys.readouterr().err
+
+
+def test_dropped_captions_are_the_empty_one_for_the_share_asked(folder: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(folder)
+    options = STEPS.model_copy(update={"batch_size": 64, "caption_dropout": 0.25})
+    training = Training(backbone.velocity, data_of(backbone, 64), options, Resume(tmp_path, "k"))
+    dropped = []
+    for step in range(options.steps):
+        (part,) = training.rows(step)
+        pooled = part.batch.conditioning.pooled
+        dropped.append((pooled == part.batch.empty.pooled).all(dim=1))
+    assert 0.18 < float(torch.cat(dropped).float().mean()) < 0.32
+    assert not torch.equal(dropped[0], dropped[1])
+    training.options = options.model_copy(update={"caption_dropout": 0.0})
+    assert not (training.rows(0)[0].batch.conditioning.pooled == training.data.empty.pooled).all(dim=1).any()
 
 
 def test_held_out_loss_and_sign_sensitivity_are_logged_and_change_no_weight(

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from tests.training.test_by_hand import AVERAGED, ONLINE, Formula
 from tests.training.test_micro_batches import a_step
 from tests.training.test_twinflow_objective import OPTIONS
-from twinflow_core.training.micro_batches import joined_metrics, micro_batches
+from twinflow_core.training.micro_batches import micro_batches
 from twinflow_core.training.objectives import TwinFlow
 from twinflow_core.training.rank_rows import share_of
 from twinflow_core.training.ranks import Ranks
 from twinflow_core.training.roles import ROLES, RoleCounts, role_counts
 from twinflow_core.training.step import Batch, MicroBatch, Networks
+from twinflow_core.training.step_metrics import StepMetrics, joined_metrics, metrics_of
 
 COUNTS = st.builds(RoleCounts, *[st.integers(0, 9)] * 4).filter(lambda counts: counts.total > 0)
 
@@ -53,17 +54,21 @@ def test_the_gradients_of_the_ranks_add_up_to_that_of_the_step(
         sums += part
         said.append(lost)
     assert sums == pytest.approx(gradient, rel=1e-10, abs=1e-12)
-    assert joined_metrics(said)["loss"] == pytest.approx(losses["loss"], rel=1e-10)
+    joined = joined_metrics(said)
+    assert joined.rows == losses.rows
+    for name in ("loss", "loss_one_step", "loss_near", "loss_any", "loss_fake"):
+        assert joined.values[name] == pytest.approx(losses.values[name], rel=1e-10, nan_ok=True)
 
 
-def gradient_of(pieces: list[MicroBatch]) -> tuple[float, dict[str, float]]:
+def gradient_of(pieces: list[MicroBatch]) -> tuple[float, StepMetrics]:
     a = torch.tensor(ONLINE[0], dtype=torch.float64, requires_grad=True)
     online = Formula(ONLINE)
     online.weights = (a, *ONLINE[1:])  # type: ignore[assignment]
     done = [TwinFlow(OPTIONS).loss(Networks(online, Formula(AVERAGED), None), piece, 0) for piece in pieces]
     for each in done:
         each.loss.backward()
-    return float(a.grad), joined_metrics([each.metrics for each in done])  # type: ignore[arg-type]
+    said = [metrics_of(piece, each.metrics) for piece, each in zip(pieces, done, strict=True)]
+    return float(a.grad), joined_metrics(said)  # type: ignore[arg-type]
 
 
 def bounds(counts: RoleCounts) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -21,8 +20,8 @@ from twinflow_core.training.draws import uniform
 from twinflow_core.training.ema import effective_decay, update_average
 from twinflow_core.training.encoded import EMPTY_CAPTION, EncodedData
 from twinflow_core.training.execution import make_networks, make_twins, reduced_precision
+from twinflow_core.training.finite import require_finite
 from twinflow_core.training.last import keep_last
-from twinflow_core.training.micro_batches import joined_metrics
 from twinflow_core.training.objectives import make_objective
 from twinflow_core.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
 from twinflow_core.training.rank_rows import rows_here
@@ -33,6 +32,7 @@ from twinflow_core.training.schedule import learning_rate_factor
 from twinflow_core.training.sharding import gather_into
 from twinflow_core.training.speed import Speed
 from twinflow_core.training.step import MicroBatch, Networks
+from twinflow_core.training.step_metrics import StepMetrics, joined_metrics, metrics_of, metrics_of_all_ranks
 from twinflow_core.training.trainable import make_trainable
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.validation import validation_loss
@@ -91,8 +91,9 @@ class Training:
             TwinflowError: the network cannot tell -t from t, or the loss stopped being finite.
         """
         self._restore()
-        if self.finished_steps == 0 and self._reads_signs():
-            self._require_sign_sensitivity()
+        if self.finished_steps == 0:
+            if self._reads_signs():
+                self._require_sign_sensitivity()
             if self.ranks.first:
                 _say_when_rectification_starts(self.options)
         speed = Speed(self.device)
@@ -146,19 +147,19 @@ class Training:
         options = self.options
         factor = learning_rate_factor(step, options.steps, options.warmup_steps, options.decay_steps)
         set_learning_rate(self.optimizer, options.learning_rate * factor)
-        parts: Log = []
+        parts: list[StepMetrics] = []
         for rows in self.rows(step):
             with reduced_precision(self.device, options.precision):
                 part = self.objective.loss(self.networks, rows, step)
             part.loss.backward()
-            parts.append(part.metrics)
-        metrics = joined_metrics(self.ranks.gather(joined_metrics(parts)))
-        norm = clip_gradients(self.online, self.fake_score, options.clip_norm)
-        _require_finite(step, metrics, norm)
+            parts.append(metrics_of(rows, part.metrics))
+        metrics = metrics_of_all_ranks(joined_metrics(parts), self.ranks)
+        norms = clip_gradients(self.online, self.fake_score, options.clip_norm)
+        require_finite(step, metrics, norms)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         update_average(self.averaged, self.online, effective_decay(options.ema_decay, step))
-        return metrics | {"gradient_norm": norm, "learning_rate": options.learning_rate * factor}
+        return metrics.values | norms.logged() | {"learning_rate": options.learning_rate * factor}
 
     def rows(self, step: int) -> list[MicroBatch]:
         """The rows of a 0-based step that this rank has, with their draws, in the parts that are computed at once."""
@@ -209,10 +210,12 @@ class Training:
             return sign_sensitivity(self.online(x, t, t, conditioning), self.online(x, -t, -t, conditioning))
 
     def _require_sign_sensitivity(self) -> None:
-        if self._sign_sensitivity() < LEAST_SIGN_SENSITIVITY:
+        sensitivity = self._sign_sensitivity()
+        # Not a number fails every comparison.
+        if not sensitivity >= LEAST_SIGN_SENSITIVITY:
             raise TwinflowError(
                 "This backbone cannot tell time -t from t, so TwinFlow's fake branch would do nothing.",
-                where="F(x, -0.5, -0.5) equals F(x, 0.5, 0.5)",
+                where=f"F(x, -0.5, -0.5) differs from F(x, 0.5, 0.5) by {sensitivity:.1e} of it",
                 fix="Use a backbone whose time embedding keeps the sign.",
             )
 
@@ -233,20 +236,14 @@ def _is_due(finished_steps: int, every: int) -> bool:
 
 
 def _say_when_rectification_starts(options: FinetuneParams) -> None:
-    if options.rectify_weight > 0 and options.rectify_warmup == 0:
-        print(
-            "Rectification has its full weight from the first step, before the fake branch has learnt anything; "
-            "rectify_warmup lets it rise.",
-            file=sys.stderr,
-        )
-
-
-def _require_finite(step: int, metrics: dict[str, float], norm: float) -> None:
-    if math.isfinite(metrics["loss"]) and math.isfinite(norm):
+    if not options.rectifies or options.rectify_warmup > 0:
         return
-    worst = [name for name, value in metrics.items() if not math.isfinite(value)]
-    raise TwinflowError(
-        f"Training stopped: the loss is not finite at step {step}.",
-        where=f"step {step}: {', '.join(worst) or 'gradient'} not finite, gradient norm {norm}",
-        fix="Lower finetune.learning_rate or finetune.clip_norm in params.yaml and run again.",
+    untrained = (
+        "while the second network still is the base and knows nothing of the model's own images"
+        if options.has_fake_score
+        else "before the fake branch has learnt anything"
+    )
+    print(
+        f"Rectification has its full weight from the first step, {untrained}; rectify_warmup lets it rise.",
+        file=sys.stderr,
     )

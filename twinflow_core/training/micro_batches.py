@@ -6,7 +6,6 @@ and the parts' gradients add up to its gradient.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -67,18 +66,3 @@ def _piece(
     part = Batch(batch.x[rows], batch.conditioning[rows], batch.empty)
     own = None if weight is None else weight[rows]
     return MicroBatch(part, drawn, RoleCounts(**held), whole, own)
-
-
-def joined_metrics(parts: list[dict[str, float]]) -> dict[str, float]:
-    """The step's metrics: losses of the parts add up, every other value is the mean of the parts that have it.
-
-    Args:
-        parts: metrics of micro-batches or of ranks, each with `loss`.
-    """
-    joined: dict[str, float] = {}
-    for name in dict.fromkeys(name for part in parts for name in part):
-        values = [part[name] for part in parts if name in part]
-        finite = [value for value in values if not math.isnan(value)]
-        joined[name] = sum(finite) / len(finite) if finite else math.nan
-    joined["loss"] = sum(part["loss"] for part in parts)
-    return joined

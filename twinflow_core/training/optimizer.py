@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -43,17 +45,30 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group[FACTOR]
 
 
-def clip_gradients(online: nn.Module, fake_score: nn.Module | None, largest: float) -> float:
-    """Clip the norm of the network's gradient, and of the fake score's apart from it.
+class GradientNorms(NamedTuple):
+    """Norms of gradients before clipping; that of the fake score is None where there is none."""
 
-    Returns:
-        The network's norm before clipping; not finite if either is not.
-    """
-    norm = _whole(torch.nn.utils.clip_grad_norm_(trained(online), largest, foreach=True))
-    if fake_score is None:
-        return norm
-    other = _whole(torch.nn.utils.clip_grad_norm_(trained(fake_score), largest, foreach=True))
-    return norm if torch.isfinite(torch.tensor(other)) else other
+    online: float
+    fake_score: float | None
+
+    def named(self) -> list[tuple[str, float]]:
+        """Each norm with whose it is, in words."""
+        own = [] if self.fake_score is None else [("the second network", self.fake_score)]
+        return [("the model", self.online), *own]
+
+    def logged(self) -> dict[str, float]:
+        """The columns of the training log."""
+        own = {} if self.fake_score is None else {"fake_gradient_norm": self.fake_score}
+        return {"gradient_norm": self.online, **own}
+
+
+def clip_gradients(online: nn.Module, fake_score: nn.Module | None, largest: float) -> GradientNorms:
+    """Clip the norm of the network's gradient, and of the fake score's apart from it."""
+    return GradientNorms(_clip(online, largest), None if fake_score is None else _clip(fake_score, largest))
+
+
+def _clip(network: nn.Module, largest: float) -> float:
+    return _whole(torch.nn.utils.clip_grad_norm_(trained(network), largest, foreach=True))
 
 
 def _whole(norm: Tensor) -> float:
