@@ -1,11 +1,13 @@
 """A TwinFlow step that evaluates every row for every term, as the authors' code does: 7.75 a row at order 2.
 
 Gradient 3, fakes 1/4, both sides of the guidance on all rows 2, recursive consistency on all rows 2, rectification
-1/2. Rows that a term does not concern are computed and thrown away, and nothing shares a call. The loss is the one
-of `twinflow_loss` with `real_velocity: online`, to rounding.
+1/2. Rows that a term does not concern are computed and thrown away, and nothing shares a call. Under `COMPUTES` the
+loss is the one of `twinflow_loss`, to rounding.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,21 +23,44 @@ from twinflow_core.flow.targets import (
     shifted_target,
     velocity_difference,
 )
-from twinflow_core.training.roles import RoleCounts
+from twinflow_core.training.roles import ROLES, RoleCounts
 from twinflow_core.training.step import Batch, Networks
 from twinflow_core.training.twinflow_draws import StepDraws
+
+# The options whose loss this is; no other value of them is known here.
+COMPUTES: dict[str, Any] = {
+    "objective": "twinflow",
+    "real_velocity": "online",
+    "fake_velocity": "online",
+    "one_step_target": "recursive",
+    "near_target": "recursive",
+    "fakes": "own",
+    "rectify_target": "clamped",
+    "data_free": False,
+}
+# What the count of 7.75 is at.
+AT_ITS_COUNT: dict[str, Any] = {
+    **COMPUTES,
+    "order": 2,
+    "guidance": 0.8,
+    "rectify_weight": 0.5,
+    "adversarial_weight": 1.0,
+    "shares": dict.fromkeys(ROLES, 1.0),
+}
 
 
 def naive_loss(
     networks: Networks, batch: Batch, draws: StepDraws, counts: RoleCounts, options: FinetuneParams
 ) -> Tensor:
-    """The same loss as `twinflow_loss` for the same arguments, where no frozen base is asked.
+    """The same loss as `twinflow_loss` for the same arguments.
 
     Raises:
-        ValueError: the options ask for a frozen base or for an option that saves evaluations.
+        ValueError: the options or the networks ask for what this step does not compute.
     """
-    if networks.base or options.near_target != "recursive" or options.fakes != "own" or options.data_free:
-        raise ValueError("the plain step knows neither a frozen base nor the options that save evaluations")
+    other = [name for name, value in COMPUTES.items() if getattr(options, name) != value]
+    other += [name for name in ("base", "fake") if getattr(networks, name) is not None]
+    if other:
+        raise ValueError(f"the plain step has another {', '.join(other)}")
     x = _with_fakes(networks, batch, draws, counts)
     t, r, conditioning = draws.t, draws.r, batch.conditioning
     x_t, v = interpolate(x, draws.z, t), draws.z - x

@@ -2,8 +2,13 @@
 
     python -m benchmarks.objectives.step_time [--batch 64] [--rounds 7] [--compile] [--precision auto]
 
-Loss and backward pass. The ways take turns, so that other work on the machine slows all of them alike; the ratio is
-the median over the rounds of each round's own ratio. With `--compile` all ways run compiled networks.
+Loss and backward pass, without the optimiser's update. The plain step and `ours` compute the same loss and gradient:
+the authors' recipe at four equal roles, which is checked in float64 before anything is timed. Every other way is
+timed against the same plain step but computes a loss of its own: the same recipe with options that save evaluations,
+and the recipe of params.yaml with its own shares of roles, frozen base and second network.
+
+The ways take turns, so that other work on the machine slows all of them alike; the ratio is the median over the
+rounds of each round's own ratio. With `--compile` all ways run compiled networks.
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,61 +26,80 @@ from torch import nn
 
 from benchmarks.machine import machine_fingerprint
 from benchmarks.objectives.cost import RowCounter
-from benchmarks.objectives.naive_step import naive_loss
+from benchmarks.objectives.naive_step import AT_ITS_COUNT, naive_loss
+from benchmarks.objectives.same_numbers import difference_to_plain
 from benchmarks.result_file import tell_result
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.params import load_params
 from twinflow_core.training.draws import normal
-from twinflow_core.training.execution import Twins, make_networks, reduced_precision
-from twinflow_core.training.roles import ROLES, RoleCounts, role_counts
-from twinflow_core.training.step import Batch, Networks
+from twinflow_core.training.execution import make_networks, make_twins, reduced_precision
+from twinflow_core.training.objectives import make_objective
+from twinflow_core.training.ranks import ALONE
+from twinflow_core.training.roles import RoleCounts, role_counts
+from twinflow_core.training.step import Batch, MicroBatch, Networks
+from twinflow_core.training.trainable import make_trainable
 from twinflow_core.training.twinflow_draws import StepDraws, draw_step
 from twinflow_core.training.twinflow_objective import twinflow_loss
 
 ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "assets/base"
 RESULT = ROOT / "benchmarks/results/step_time.json"
 SAVING: dict[str, dict[str, Any]] = {
     "ours": {},
     "near rows as flow matching": {"near_target": "velocity"},
     "and shared fakes": {"near_target": "velocity", "fakes": "shared"},
 }
+SAME_NUMBERS = ("plain", "ours")
+BUNDLED = "the recipe of params.yaml"
 
 Loss = Callable[[], torch.Tensor]
 
 
-def measure(batch_size: int, rounds: int, compiled: bool, precision: str) -> dict[str, Any]:
-    """The document that is written."""
+def measure(base: Path, batch_size: int, rounds: int, compiled: bool, precision: str) -> dict[str, Any]:
+    """The document that is written.
+
+    Args:
+        base: a pipeline's folder.
+        batch_size: rows of a step.
+        rounds: how often each way is timed.
+        compiled: whether to time compiled networks; costs are counted on eager ones.
+        precision: of the matrix products, as in params.yaml.
+    """
     machine = machine_fingerprint()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backbone = load_backbone(ROOT / "assets/base")
+    backbone = load_backbone(base)
     prompts = backbone.encode_prompts(["a photo of a red circle"] * batch_size).to(device)
     empty = backbone.encode_prompts([""]).to(device)
-    online = backbone.velocity.to(device).train()
-    averaged = online.copy()
-    twins = Twins(averaged, None, None)
-    options = _options(batch_size)
+    bundled = load_params(ROOT / "params.yaml").finetune.model_copy(update={"batch_size": batch_size})
+    options = FinetuneParams.model_validate({**bundled.model_dump(), **AT_ITS_COUNT})
+    online = make_trainable(backbone.velocity.train(), bundled).to(device)
+    twins = make_twins(online, bundled, ALONE)
     counts = role_counts(options.shares, 0, batch_size)
-    shape = backbone.latent_shape
-    batch = Batch(normal(0, 0, "x", (batch_size, *shape)).to(device), prompts, empty)
-    draws = draw_step(0, 0, counts, shape).to(device)
-    costs = _costs(
-        ways_of(make_networks(online, twins, False), batch, draws, counts, options),
-        [online, averaged],
-        batch_size,
-    )
-    ways = ways_of(make_networks(online, twins, compiled), batch, draws, counts, options)
-    seconds = take_turns(ways, rounds, online, device, precision)
+    batch = Batch(normal(0, 0, "x", (batch_size, *backbone.latent_shape)).to(device), prompts, empty)
+    draws = draw_step(0, 0, counts, backbone.latent_shape).to(device)
+    difference = difference_to_plain(online, batch, draws, counts, options)
+
+    def all_ways(compiling: bool) -> dict[str, Loss]:
+        networks = make_networks(online, twins, compiling)
+        alone = replace(networks, base=None, fake=None)
+        return ways_of(alone, batch, draws, counts, options) | {BUNDLED: way_of(networks, batch, bundled)}
+
+    trained = [online] if twins.fake_score is None else [online, twins.fake_score]
+    costs = _costs(all_ways(False), [online, *(twin for twin in twins if twin is not None)], batch_size)
+    seconds = take_turns(all_ways(compiled), rounds, trained, device, precision)
     plain = seconds["plain"]
     return {
         "ways": {
             name: {
-                "equivalents_a_row": costs[name],
+                "same_numbers_as_plain": name in SAME_NUMBERS,
+                "equivalents_a_row": round(costs[name], 3),
                 "milliseconds": round(1000 * statistics.median(each), 1),
                 "times_as_fast": round(statistics.median(p / e for p, e in zip(plain, each, strict=True)), 3),
             }
             for name, each in seconds.items()
         },
+        "difference_in_float64": difference,
         "batch": batch_size,
         "rounds": rounds,
         "compiled": compiled,
@@ -97,17 +122,14 @@ def ways_of(
     return plain | {name: ours(saving) for name, saving in SAVING.items()}
 
 
-def _options(batch_size: int) -> FinetuneParams:
-    document = load_params(ROOT / "params.yaml").finetune.model_dump()
-    equal = {
-        "batch_size": batch_size,
-        "real_velocity": "online",
-        "fake_velocity": "online",
-        "one_step_target": "recursive",
-        "order": 2,
-        "shares": dict.fromkeys(ROLES, 1.0),
-    }
-    return FinetuneParams.model_validate({**document, **equal})
+def way_of(networks: Networks, batch: Batch, options: FinetuneParams) -> Loss:
+    """The first step of these options on the same batch, with the roles that it then has and no warm-up."""
+    objective = make_objective(options)
+    shares = {role: options.shares.get(role, 0.0) for role in objective.roles}
+    counts = role_counts(shares, 0, len(batch.x))
+    draws = draw_step(0, 0, counts, tuple(batch.x.shape[1:]), options.data_free).to(batch.x.device)
+    rows = MicroBatch(batch, draws, counts, counts)
+    return lambda: objective.loss(networks, rows, options.steps).loss
 
 
 def _costs(ways: dict[str, Loss], networks: list[nn.Module], rows: int) -> dict[str, float]:
@@ -121,7 +143,7 @@ def _costs(ways: dict[str, Loss], networks: list[nn.Module], rows: int) -> dict[
 
 
 def take_turns(
-    ways: dict[str, Loss], rounds: int, online: Any, device: torch.device, precision: Any
+    ways: dict[str, Loss], rounds: int, trained: Sequence[nn.Module], device: torch.device, precision: Any
 ) -> dict[str, list[float]]:
     """Seconds of each way in every round but a first one, which warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -135,7 +157,8 @@ def take_turns(
             _wait(device)
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-            online.zero_grad(set_to_none=True)
+            for network in trained:
+                network.zero_grad(set_to_none=True)
     return seconds
 
 
@@ -153,7 +176,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    result = measure(given.batch, given.rounds, given.compile, given.precision)
+    result = measure(BASE, given.batch, given.rounds, given.compile, given.precision)
     tell_result(result, given.out)
 
 

@@ -19,6 +19,7 @@ import diffusers
 import torch
 
 from benchmarks.machine import machine_fingerprint
+from benchmarks.objectives.naive_step import AT_ITS_COUNT
 from benchmarks.objectives.step_time import take_turns, ways_of
 from benchmarks.result_file import tell_result
 from twinflow_core.backbones.conditioning import Conditioning
@@ -37,7 +38,7 @@ from twinflow_core.plan.trace import trace_calls
 from twinflow_core.training.encoded import EncodedData
 from twinflow_core.training.loop import Training
 from twinflow_core.training.resumption import Resume
-from twinflow_core.training.roles import ROLES, role_counts
+from twinflow_core.training.roles import role_counts
 from twinflow_core.training.step import Batch
 from twinflow_core.training.twinflow_draws import draw_step
 
@@ -142,8 +143,7 @@ def _planned(
     for batch in (TINY_BATCH,) if case.tiny else BATCH_SIZES:
         asked = {
             "batch_size": batch, "lora_rank": case.lora_rank, "compile": case.compiled, "validate_every": 0,
-            "real_velocity": "online", "fake_velocity": "online", "one_step_target": "recursive", "order": 2,
-            "shares": dict.fromkeys(ROLES, 1.0),
+            **AT_ITS_COUNT,
         }  # fmt: skip
         options = FinetuneParams.model_validate(document | asked)
         setting: Setting = setting_of(options)
@@ -219,7 +219,7 @@ def _plain_against_ours(training: Training, device: torch.device) -> float:
     draws = draw_step(0, 0, counts, training.data.buckets[0].shape).to(device)
     ways = ways_of(training.networks, batch, draws, counts, options)
     pair = {name: ways[name] for name in ("plain", "ours")}
-    seconds = take_turns(pair, ROUNDS, training.online, device, options.precision)
+    seconds = take_turns(pair, ROUNDS, [training.online], device, options.precision)
     ratios = (plain / ours for plain, ours in zip(seconds["plain"], seconds["ours"], strict=True))
     return round(statistics.median(ratios), 3)
 

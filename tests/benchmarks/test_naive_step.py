@@ -1,5 +1,7 @@
 """The plain step that ours is timed against: the same numbers at its own, higher count."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -43,9 +45,35 @@ def test_loss_and_gradient_are_ours_to_rounding(rows: int, index: int, order: in
     assert found[0] == pytest.approx(found[1], rel=1e-10, abs=1e-10)
 
 
-def test_options_that_it_lacks_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fakes", "shared"),
+        ("near_target", "velocity"),
+        ("one_step_target", "rectified"),
+        ("rectify_target", "normalised"),
+        ("real_velocity", "base"),
+        ("fake_velocity", "own"),
+        ("objective", "rcgm"),
+    ],
+)
+def test_options_that_it_does_not_compute_are_refused(name: str, value: str) -> None:
     networks, _, _ = counted_networks()
     counts = role_counts(OPTIONS.shares, 0, 4)
-    options = OPTIONS.model_copy(update={"fakes": "shared"})
-    with pytest.raises(ValueError, match="plain step"):
+    options = OPTIONS.model_copy(update={name: value})
+    with pytest.raises(ValueError, match=f"another {name}"):
         naive_loss(networks, make_batch(4), draw_step(0, 0, counts, SHAPE), counts, options)
+
+
+@pytest.mark.parametrize("name", ["base", "fake"])
+def test_networks_that_it_does_not_ask_are_refused(name: str) -> None:
+    networks, _, averaged = counted_networks()
+    counts = role_counts(OPTIONS.shares, 0, 4)
+    with pytest.raises(ValueError, match=f"another {name}"):
+        naive_loss(
+            replace(networks, **{name: averaged}),
+            make_batch(4),
+            draw_step(0, 0, counts, SHAPE),
+            counts,
+            OPTIONS,
+        )
