@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from benchmarks.objectives.cell import stops
 from benchmarks.objectives.report import best_sampler, table
-from benchmarks.objectives.rivals import CHANGES, RIVALS, rival_options
+from benchmarks.objectives.rivals import CHANGES, RIVALS, USUAL_BETAS, rival_options
+from tests.pipeline_clone import REPOSITORY
 from tests.training.test_twinflow_objective import OPTIONS
+from twinflow_core.params import load_params
 
 
 @given(st.integers(1, 40), st.floats(3, 10), st.floats(3, 10))
@@ -23,12 +25,19 @@ def test_both_stops_are_checkpoints_and_the_second_costs_what_twinflow_does(
     assert abs(found["equal_cost"] * cost - steps * twinflow) <= every * cost
 
 
-def test_rivals_differ_in_objective_and_roles_alone() -> None:
+def test_rivals_differ_from_params_yaml_in_objective_roles_and_momentum_alone() -> None:
+    shared = load_params(REPOSITORY / "params.yaml").finetune
+    # Momentum of a rival is not that of the bundled recipe, so that a change of it shows here.
+    assert list(shared.betas) != USUAL_BETAS
     free = {"objective", "seed", "shares", "decay_steps", "validate_every"}
     for name in RIVALS:
-        dumped = rival_options(name, 5, OPTIONS, {}).model_dump()
-        assert dumped["objective"] == name
-        assert {key for key, value in OPTIONS.model_dump().items() if dumped[key] != value} <= free
+        options = rival_options(name, 5, shared, {})
+        assert options.objective == name
+        dumped = options.model_dump()
+        changed = {key for key, value in shared.model_dump().items() if dumped[key] != value}
+        assert changed <= free | (set() if name == "twinflow" else {"betas"})
+        assert list(options.betas) == (list(shared.betas) if name == "twinflow" else USUAL_BETAS)
+        assert options.shares == (shared.shares if name == "twinflow" else RIVALS[name]["shares"])
 
 
 @pytest.mark.parametrize("name", CHANGES)
