@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.test_loop import STEPS, data_of
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.sampling.few_step import few_step_times, sample_few_steps
+from twinflow_core.training.loop import Resume, Training
 
 PROMPT, SEED = "a red circle", 3
 STOCK = """
@@ -21,9 +23,9 @@ import json, sys
 from importlib.util import find_spec
 assert find_spec("twinflow_core") is None, "this package can be imported here"
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 folder, prompt, seed, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-pipeline = StableDiffusion3Pipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
+pipeline = DiffusionPipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
 pipeline.scheduler = FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)
 latents = {}
 for sigmas in ([1.0], [1.0, 0.5]):
@@ -38,12 +40,16 @@ json.dump(latents, open(out, "w"))
 
 
 @pytest.mark.slow
-def test_a_checkpoint_loads_and_samples_without_this_package(tiny_pipeline: Path, tmp_path: Path) -> None:
+def test_a_trained_candidate_loads_and_samples_without_this_package(
+    tiny_pipeline: Path, tmp_path: Path
+) -> None:
     backbone = load_backbone(tiny_pipeline)
-    # As after training: a target time that has learnt something, and other weights than the base's.
-    generator = torch.Generator().manual_seed(0)
-    for parameter in backbone.velocity.parameters():
-        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+    options = STEPS.model_copy(update={"steps": 3, "learning_rate": 0.02})
+    training = Training(backbone.velocity, data_of(backbone), options, Resume(tmp_path / "state", "k"))
+    training.run()
+    base = load_backbone(tiny_pipeline)
+    backbone = load_backbone(tiny_pipeline)
+    training.collect(backbone.velocity)
     backbone.save(tmp_path / "candidate")
     done = subprocess.run(
         [
@@ -63,8 +69,12 @@ def test_a_checkpoint_loads_and_samples_without_this_package(tiny_pipeline: Path
         noise = torch.Generator().manual_seed(SEED)
         shape = (1, *backbone.latent_shape)
         noises = torch.stack([torch.randn(shape, generator=noise) for _ in few_step_times(steps)])
-        ours = sample_few_steps(lambda x, t, r: backbone.velocity(x, t, r, conditioning), noises)
+        ours, before = (
+            sample_few_steps(lambda x, t, r, of=of: of.velocity(x, t, r, conditioning), noises)
+            for of in (backbone, base)
+        )
         assert np.allclose(np.array(stock[str(steps)]), ours.numpy(), atol=1e-4)
+        assert float((ours - before).abs().max()) > 0.01
 
 
 def stock_path() -> list[str]:
