@@ -150,6 +150,8 @@ def test_held_out_loss_and_sign_sensitivity_are_logged_and_change_no_weight(
         assert picture.size == (8 * backbone.width, 2 * backbone.height)
     speed = json.loads((resume.folder / "speed.json").read_text())
     assert speed["images_per_second"] > 0
+    assert [noted["step"] for noted in speed["series"]] == [row["step"] for row in watched.log]
+    assert all(noted["images_per_second"] > 0 for noted in speed["series"])
     assert not any("second" in name for row in watched.log for name in row)
 
 

@@ -112,6 +112,8 @@ class Training:
                     with self._probing():
                         self.watch(self.averaged, self.finished_steps)
                 rate = speed.add(self.options.batch_size)
+                if self.finished_steps % self.options.log_every == 0:
+                    speed.note(self.finished_steps)
                 self._tell(reporter, f"loss {metrics['loss']:.3f}, {rate:.0f} images/s")
         if self.ranks.first:
             speed.write(self.resume.folder)

@@ -22,6 +22,8 @@ class Speed:
         self.device = device
         self.rows = 0
         self.started = time.perf_counter()
+        self.noted_rows, self.noted_at = 0, self.started
+        self.series: list[dict[str, float]] = []
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -35,11 +37,19 @@ class Speed:
         """Rows trained on a second."""
         return self.rows / (time.perf_counter() - self.started)
 
+    def note(self, step: int) -> None:
+        """Put the rows a second since the last note, or the first step, down for these finished steps."""
+        now = time.perf_counter()
+        rate = (self.rows - self.noted_rows) / (now - self.noted_at)
+        self.series.append({"step": step, "images_per_second": round(rate, 2)})
+        self.noted_rows, self.noted_at = self.rows, now
+
     def write(self, folder: Path) -> None:
-        """Leave `speed.json`: device, images a second, and peak bytes where the device counts them."""
+        """Leave `speed.json`: device, images a second, in all and as noted, and peak bytes where it counts them."""
         document: dict[str, object] = {
             "device": self.device.type,
             "images_per_second": round(self.images_per_second, 2),
+            "series": self.series,
         }
         if self.device.type == "cuda":
             document["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
