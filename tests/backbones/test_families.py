@@ -26,9 +26,10 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.evaluation.generation import few_step_sampler, many_step_sampler, to_pixels
 from twinflow_core.sampling.few_step import few_step_times
 from twinflow_core.training.encoded import EncodedData
-from twinflow_core.training.loop import LEAST_SIGN_SENSITIVITY, Resume, Training
+from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.objectives import make_objective
 from twinflow_core.training.ranks import ALONE
+from twinflow_core.training.signs import LEAST_SIGN_SENSITIVITY
 from twinflow_core.training.step import Networks
 from twinflow_core.training.validation import validation_loss
 

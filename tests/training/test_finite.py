@@ -15,6 +15,7 @@ from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.loop import Resume, Training
+from twinflow_core.training.signs import require_sign_sensitivity
 
 # As in params.yaml: a second network, and no `near` row.
 OWN: dict[str, Any] = {
@@ -88,10 +89,21 @@ def test_the_second_network_is_told_from_the_model(tiny_pipeline: Path, tmp_path
     assert len(training.log) == 1
 
 
-def test_a_network_that_is_not_finite_fails_the_question_about_signs(
-    tiny_pipeline: Path, tmp_path: Path
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_a_velocity_that_says_nothing_of_signs_stops_before_the_first_step(
+    value: float, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
     training = training_of(tiny_pipeline, options(), tmp_path)
     for parameter in training.online.parameters():
-        parameter.data.zero_()
-    assert "cannot tell time" in stop(training).what
+        parameter.data.fill_(value)
+    stopped = stop(training)
+    assert "zero or not finite before training" in stopped.what
+    assert stopped.where.endswith("[nan]")
+
+
+def test_one_process_that_cannot_tell_signs_stops_all() -> None:
+    with pytest.raises(TwinflowError, match="not finite"):
+        require_sign_sensitivity([0.5, math.nan])
+    with pytest.raises(TwinflowError, match="cannot tell time"):
+        require_sign_sensitivity([0.5, 1e-9])
+    require_sign_sensitivity([0.5, 0.4])

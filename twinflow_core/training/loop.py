@@ -11,7 +11,6 @@ import torch
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.target_time import sign_sensitivity
 from twinflow_core.backbones.velocity import Velocity
-from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.progress import Reporter
 from twinflow_core.training.best import best_step, save_best, take_best
@@ -30,14 +29,13 @@ from twinflow_core.training.resumption import Log, Resume, Trained, restore_prog
 from twinflow_core.training.roles import role_counts
 from twinflow_core.training.schedule import learning_rate_factor
 from twinflow_core.training.sharding import gather_into
+from twinflow_core.training.signs import require_sign_sensitivity
 from twinflow_core.training.speed import Speed
 from twinflow_core.training.step import MicroBatch, Networks
 from twinflow_core.training.step_metrics import StepMetrics, joined_metrics, metrics_of, metrics_of_all_ranks
 from twinflow_core.training.trainable import make_trainable
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.validation import validation_loss
-
-LEAST_SIGN_SENSITIVITY = 1e-6
 
 
 class Training:
@@ -212,14 +210,9 @@ class Training:
             return sign_sensitivity(self.online(x, t, t, conditioning), self.online(x, -t, -t, conditioning))
 
     def _require_sign_sensitivity(self) -> None:
-        sensitivity = self._sign_sensitivity()
-        # Not a number fails every comparison.
-        if not sensitivity >= LEAST_SIGN_SENSITIVITY:
-            raise TwinflowError(
-                "This backbone cannot tell time -t from t, so TwinFlow's fake branch would do nothing.",
-                where=f"F(x, -0.5, -0.5) differs from F(x, 0.5, 0.5) by {sensitivity:.1e} of it",
-                fix="Use a backbone whose time embedding keeps the sign.",
-            )
+        # All ranks go on or none does, even if one alone holds numbers that are not finite.
+        everywhere = self.ranks.gather({"sensitivity": self._sign_sensitivity()})
+        require_sign_sensitivity([each["sensitivity"] for each in everywhere])
 
     def _save(self) -> None:
         if self.options.keep_last:
