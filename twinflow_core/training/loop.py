@@ -86,7 +86,7 @@ class Training:
         `keep_best` that of the lowest validation loss.
 
         Raises:
-            TwinflowError: the network cannot tell -t from t, or the loss stopped being finite.
+            TwinflowError: the network cannot tell -t from t, or a loss or a gradient stopped being finite.
         """
         self._restore()
         if self.finished_steps == 0:

@@ -27,8 +27,8 @@ class StepMetrics:
     """The metrics of some rows of a step.
 
     Attributes:
-        values: `loss` is their share of the step's; every other value is a mean over rows, of any value where it
-            has no row.
+        values: `loss` is their share of the step's; every other value is a mean over rows, and means nothing where
+            it has none.
         rows: how many of them count, by role.
     """
 
