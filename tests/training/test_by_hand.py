@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.training.by_hand import Formulas, Step, Term, assert_equal, make_step, options
+from tests.training.by_hand import Formula, Formulas, Step, Term, assert_equal, make_step, options
 from twinflow_core.finetune_params import FinetuneParams
 
 BASE = {"real_velocity": "base"}
@@ -134,7 +134,7 @@ class ByHand:
         slopes = network.slopes(mixed, asked * t, min(asked, 0) * t, c)
         return Term(self.options.adversarial_weight, prediction - (fresh - fake), slopes)
 
-    def fakes_network(self) -> tuple[Any, int]:
+    def fakes_network(self) -> tuple[Formula, int]:
         """What gives the fakes' velocity, and the sign of the times (t, and r where it has one) it is asked at."""
         own = self.options.fake_velocity == "own"
         return (self.formulas.own, 1) if own else (self.formulas.online, -1)

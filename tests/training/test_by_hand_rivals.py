@@ -28,7 +28,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def velocity(given: Rows, i: int, formulas: Formulas, chosen: FinetuneParams) -> tuple[np.ndarray, np.ndarray]:
+def velocity(
+    given: Rows, i: int, formulas: Formulas, chosen: FinetuneParams
+) -> tuple[np.ndarray, np.ndarray]:
     """x_t, and v* there: z - x + w (F(c) - F(empty)) of the average, or the base's c + w (c - empty)."""
     t, z, x, c = (given[name][i] for name in ("t", "z", "x", "c"))
     x_t, w = t * z + (1 - t) * x, chosen.guidance

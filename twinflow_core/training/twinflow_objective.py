@@ -40,8 +40,8 @@ def twinflow_loss(
     """L = L_rcgm + adversarial_weight L_adv + rectify_weight L_rectify.
 
     Args:
-        networks: see `Networks`; only `online` receives a gradient.
-        batch: rows laid out as `counts`; the x of one_step and fake rows is not used.
+        networks: see `Networks`; only `online`, and `fake` where it is, receive a gradient.
+        batch: rows laid out as `counts`; the x of fake rows is not used, nor any x in a data-free step.
         draws: this step's randomness.
         counts: rows by role.
         options: order, delta, guidance, weights.
