@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import combinations
 
 import pytest
 import torch
@@ -79,3 +80,16 @@ def test_another_seed_or_step_has_draws_of_its_own(other: tuple[int, int]) -> No
     ours, theirs = draw_step(5, 7, counts, (1, 1, 1)), draw_step(*other, counts, (1, 1, 1))
     for field in fields(StepDraws):
         assert not torch.equal(getattr(ours, field.name), getattr(theirs, field.name))
+
+
+def test_no_two_draws_come_from_one_generator() -> None:
+    """Not even where one of them is thrown away, as the t of one_step rows is, so that any layout keeps them apart."""
+    of_one, of_any, of_fake = (
+        draw_step(5, 7, counts, (1, 1, 1))
+        for counts in (RoleCounts(8, 0, 0, 0), RoleCounts(0, 0, 8, 0), RoleCounts(0, 0, 0, 8))
+    )
+    uniform = [of_one.rectify_t, of_any.t, 1 - of_any.r / of_any.t]
+    normal = [of_one.rectify_z, of_any.z, of_fake.fake_z]
+    for draws in (uniform, normal):
+        for ours, theirs in combinations(draws, 2):
+            assert float((ours - theirs).abs().min()) > 1e-4
