@@ -40,7 +40,7 @@ class Formula:
 
     @property
     def numbers(self) -> list[float]:
-        return torch.as_tensor(self.weights, dtype=torch.float64).tolist()  # type: ignore[no-any-return]
+        return torch.as_tensor(self.weights, dtype=torch.float64).tolist()
 
     def of_row(self, x: np.ndarray, t: float, r: float, c: float) -> np.ndarray:
         a, b, d, e = self.numbers
