@@ -211,5 +211,5 @@ def test_the_metrics_of_the_differences_are_those_of_the_equations(recipe: str) 
         # By neither clamp is all of it held, nor nothing, nor as much as is left.
         assert 0 < share < 1
         assert share != 0.5
-        assert found[name] == pytest.approx(share, rel=1e-6)
+        assert found[name] == pytest.approx(share, rel=1e-12)
     assert found["velocity_difference"] == pytest.approx(float(np.sqrt(np.mean(differences**2))), rel=1e-10)

@@ -142,7 +142,7 @@ def _real_targets(
         options.order,
         options.delta,
     )
-    return target, float((error.abs() >= CLAMP).float().mean())
+    return target, _share_clamped(error)
 
 
 def _recursive_rows(counts: RoleCounts, options: FinetuneParams) -> Tensor:
@@ -177,7 +177,7 @@ def _rectification(
     return rows_lost, {
         "rectify": float(rows_lost.detach().mean()),
         "velocity_difference": float(difference.square().mean().sqrt()),
-        "rectify_clamped": float((difference.abs() >= CLAMP).float().mean()),
+        "rectify_clamped": _share_clamped(difference),
     }
 
 
@@ -197,6 +197,11 @@ def _real_and_fake(
     else:
         v_fake = networks.online(x_t, -t, -t, conditioning)
     return base_velocity(networks, batch, x_t, t, rows, options.guidance), v_fake
+
+
+def _share_clamped(difference: Tensor) -> float:
+    """The share of elements that a clamp holds, as exactly as parts of a step can add it up."""
+    return int((difference.abs() >= CLAMP).sum()) / difference.numel()
 
 
 def _row_weight(draws: StepDraws, counts: RoleCounts, options: FinetuneParams) -> Tensor:
