@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.objectives.naive_step import naive_loss
-from tests.training.test_by_hand import AVERAGED, ONLINE, Formula
+from tests.training.by_hand import AVERAGED, ONLINE, Formula
 from tests.training.test_micro_batches import a_step
 from tests.training.test_twinflow_objective import OPTIONS, SHAPE, counted_networks, make_batch
 from twinflow_core.training.roles import role_counts

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.flow.gaussian import Gaussian, expectation, over_nodes, rows, states
+from tests.flow.gaussian import Gaussian, over_nodes, rows, states
 from twinflow_core.flow.meanflow import backward_difference, forward_mode, meanflow_target
 
 DATA = Gaussian(0.3, 0.6)
@@ -53,9 +53,3 @@ def test_every_time_is_finite_and_equal_times_are_flow_matching(t: float, share:
     )
     assert torch.isfinite(derivative).all()
     assert torch.equal(meanflow_target(v, derivative, times, times), v)
-
-
-def test_the_conditional_velocity_averages_to_the_marginal_one() -> None:
-    x_t = states(4)
-    mean = expectation(DATA.conditional_velocities(x_t, T))
-    assert torch.allclose(mean, DATA.velocity(x_t, T), atol=1e-9)

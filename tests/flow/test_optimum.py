@@ -1,4 +1,4 @@
-"""At the optimum no target pulls, off it each pulls the right way: exact expectations for Gaussian data."""
+"""What the targets of TwinFlow are for Gaussian data; the losses made of them: tests/training/test_optimum.py."""
 
 from itertools import pairwise
 
@@ -8,44 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.flow.gaussian import (
-    NODES,
-    Gaussian,
-    column,
-    expectation,
-    over_nodes,
-    rows,
-    states,
-)
-from twinflow_core.flow.path import interpolate
+from tests.flow.gaussian import Gaussian, over_nodes, rows, states
 from twinflow_core.flow.targets import rcgm_error, rcgm_integral, rcgm_start, velocity_difference
 
 DATA = Gaussian(0.3, 0.6)
 NO_CLAMP = float("inf")
-times = st.floats(0.05, 1.0)
-
-
-@given(times)
-@settings(deadline=None)
-def test_flow_matching(t: float) -> None:
-    x_t, at = states(3), rows(t, t, t)
-    v = DATA.conditional_velocities(x_t, at)
-    optimum = DATA.velocity(x_t, at)
-    assert torch.allclose(expectation(optimum - v), torch.zeros_like(x_t), atol=1e-9)
-    assert (expectation(optimum + 0.1 - v) > 0).all()
-
-
-@given(times, st.floats(-1, 1), st.floats(0.2, 2))
-@settings(deadline=None)
-def test_the_fake_branch_learns_the_path_to_its_own_samples_at_negative_time(
-    t: float, mean: float, deviation: float
-) -> None:
-    fakes, at = Gaussian(mean, deviation), rows(t, t)
-    x_t = states(2)
-    v = fakes.conditional_velocities(x_t, at)
-    x = x_t - column(at) * v[5]
-    assert torch.allclose(interpolate(x, x + v[5], -at), x_t, atol=1e-9)
-    assert torch.allclose(expectation(v), fakes.velocity(x_t, at), atol=1e-8)
 
 
 def rcgm_pull(order: int, delta: float, wrong_by: float = 0.0) -> Tensor:
@@ -91,31 +58,3 @@ def test_the_velocity_difference_is_the_difference_of_the_scores(
     difference = velocity_difference(DATA.velocity(x_t, at), fakes.velocity(x_t, at), NO_CLAMP)
     scores = DATA.score(x_t, at) - fakes.score(x_t, at)
     assert torch.allclose(difference, -t / (1 - t) * scores, atol=1e-8)
-
-
-def rectification_pull(fakes: Gaussian, t: float) -> tuple[float, float]:
-    """Expected gradient of L_rectify in mean and deviation of the generator x = mean + deviation z.
-
-    The generator's output is F = z - x, the loss pulls F by -Delta_v, so dL/dx is proportional to Delta_v.
-    """
-    z, noise = torch.meshgrid(NODES, NODES, indexing="ij")
-    at = torch.full((z.numel(),), t, dtype=torch.float64)
-    x = fakes.mean + fakes.deviation * column(z.flatten())
-    x_t = interpolate(x, column(noise.flatten()), at)
-    difference = velocity_difference(DATA.velocity(x_t, at), fakes.velocity(x_t, at), NO_CLAMP)
-    grid = difference.view(len(NODES), len(NODES))
-
-    def both(values: Tensor) -> float:
-        return float(expectation(expectation(values)))
-
-    return both(grid), both(grid * z)
-
-
-@given(st.floats(0.05, 0.95))
-@settings(deadline=None)
-def test_rectification(t: float) -> None:
-    assert rectification_pull(DATA, t) == pytest.approx((0, 0), abs=1e-9)
-    assert rectification_pull(Gaussian(DATA.mean + 0.1, DATA.deviation), t)[0] > 0
-    assert rectification_pull(Gaussian(DATA.mean - 0.1, DATA.deviation), t)[0] < 0
-    assert rectification_pull(Gaussian(DATA.mean, DATA.deviation + 0.1), t)[1] > 0
-    assert rectification_pull(Gaussian(DATA.mean, DATA.deviation - 0.1), t)[1] < 0

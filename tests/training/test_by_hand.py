@@ -1,210 +1,215 @@
-"""Every loss term against the paper's equations (arXiv 2512.05150 v2), written out row by row in float64.
+"""TwinFlow's loss and gradient against the paper's equations (arXiv 2512.05150 v2), written out row by row in float64.
 
-Nothing of `flow/` is called here: the network is a scalar formula, each row is plain NumPy. What the paper leaves
-to the authors' code (the clamps at 1, the robust distance, the weight in time, the guided target) is written out too.
+Nothing of `flow/` is called here, see `by_hand.py`. What the paper leaves to the authors' code (the clamps at 1, the
+robust distance, the weight in time, the guided target) and what is an option of ours is written out, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from tests.training.test_twinflow_objective import OPTIONS, SHAPE
-from twinflow_core.backbones.conditioning import Conditioning
-from twinflow_core.training.roles import RoleCounts
-from twinflow_core.training.twinflow_draws import StepDraws, draw_step
-from twinflow_core.training.twinflow_objective import Batch, Networks, twinflow_loss
+from tests.training.by_hand import Formula, Formulas, Step, Term, assert_equal, make_step, options
+from twinflow_core.finetune_params import FinetuneParams
 
-COUNTS = RoleCounts(one_step=2, near=1, any=2, fake=2)
-REAL = COUNTS.total - COUNTS.fake
-ONLINE, AVERAGED = (0.7, 0.4, -0.3, 0.5), (0.6, 0.5, -0.2, 0.4)
-Weights = tuple[float, float, float, float]
-
-
-class Formula:
-    """F(x_t, t, r; c) = tanh(a x + b t + d r) + e c, odd and even in nothing."""
-
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-
-    def __call__(self, x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
-        a, b, d, e = self.weights
-        assert r is not None
-        inner = a * x_t + (b * t + d * r).view(-1, 1, 1, 1)
-        return torch.tanh(inner) + e * conditioning.pooled.view(-1, 1, 1, 1)
-
-    def of_row(self, x: np.ndarray, t: float, r: float, c: float) -> np.ndarray:
-        a, b, d, e = self.weights
-        return np.tanh(a * x + b * t + d * r) + e * c
-
-
-@dataclass(frozen=True)
-class Term:
-    """A row's weight and its prediction minus its target."""
-
-    weight: float
-    residual: np.ndarray
-
-    @property
-    def _scale(self) -> float:
-        # Barron's alpha = 1 with c = 1e-3: the mean square over this, which is held fixed.
-        return float(np.sqrt(np.mean(self.residual**2) / 1e-6 + 1) * 1e-3)
-
-    @property
-    def loss(self) -> float:
-        return self.weight * float(np.mean(self.residual**2)) / self._scale
-
-    @property
-    def pull(self) -> np.ndarray:
-        """d loss / d prediction."""
-        return self.weight * 2 * self.residual / self.residual.size / self._scale
+BASE = {"real_velocity": "base"}
+BUNDLED = BASE | {
+    "guidance": 4.0,
+    "fake_velocity": "own",
+    "one_step_target": "rectified",
+    "rectify_target": "normalised",
+    "rectify_weight": 2.0,
+    "adversarial_weight": 3.0,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "the authors'": {},
+    "without guidance": {"guidance": 0.0},
+    "bundled": BUNDLED,
+    "bundled, clamped": BUNDLED | {"rectify_target": "clamped"},
+    "bundled, recursive": BUNDLED | {"one_step_target": "recursive", "fakes": "shared"},
+    "base and one network": BASE | {"rectify_target": "normalised"},
+    "base without guidance": BASE | {"guidance": 0.0},
+    "near velocity": {"near_target": "velocity", "rectify_target": "normalised"},
+    "shared fakes": {"fakes": "shared", "adversarial_weight": 1.7},
+    "data-free": BASE | {"data_free": True},
+    "data-free, rectified": BUNDLED | {"data_free": True},
+    "rcgm": {"objective": "rcgm"},
+}
+EVERY_ROLE = (3, 2, 2, 4)
 
 
 class ByHand:
-    """The loss of one batch, row by row."""
+    """The loss of one step, row by row."""
 
-    def __init__(self, batch: Batch, draws: StepDraws, order: int) -> None:
-        self.x, self.c = batch.x.numpy(), batch.conditioning.pooled.numpy()[:, 0]
-        self.draws = {field.name: getattr(draws, field.name).numpy() for field in fields(draws)}
-        self.online, self.averaged = Formula(ONLINE), Formula(AVERAGED)
-        self.order = order
+    def __init__(self, step: Step, formulas: Formulas, chosen: FinetuneParams) -> None:
+        self.given, self.counts = step.arrays, step.counts
+        self.formulas, self.options = formulas, chosen
+        self.real = step.counts.total - step.counts.fake
 
-    def base_row(self, i: int) -> Term:
-        """L_base, eq. 1, with v* in place of dx_t/dt where 0 < t < 1."""
-        t, r, z, c = self.draws["t"][i], self.draws["r"][i], self.draws["z"][i], self.c[i]
-        x_t = t * z + (1 - t) * self.x[i]
-        v = z - self.x[i]
-        if t < 1:
-            with_prompt = self.averaged.of_row(x_t, t, t, c)
-            without = self.averaged.of_row(x_t, t, t, 0.0)
-            v = v + OPTIONS.guidance * (with_prompt - without)
-        prediction = self.online.of_row(x_t, t, r, c)
-        small = min(OPTIONS.delta, t - r)
+    def image(self, i: int) -> tuple[np.ndarray, float]:
+        """A row's x and prompt: the data's, or of x = z - F(z, 1, 0) where the row starts from the model's own."""
+        c, number = self.given["c"], i - self.real
+        if self.options.data_free:
+            noise, prompt = self.given["fake_z"][i], c[i]
+        elif number < 0:
+            return self.given["x"][i], c[i]
+        elif self.options.fakes == "shared" and self.counts.one_step:
+            source = number % self.counts.one_step
+            noise, prompt = self.given["z"][source], c[source]
+        else:
+            noise, prompt = self.given["fake_z"][number], c[i]
+        return noise - self.formulas.online.of_row(noise, 1.0, 0.0, prompt), prompt
+
+    def velocity(self, x_t: np.ndarray, v: np.ndarray, t: float, c: float) -> np.ndarray:
+        """v* at 0 < t < 1: v + w (F(c) - F(empty)) of the average; the base's F(c) in place of v where it is asked."""
+        w = self.options.guidance
+        if w == 0:
+            return v
+        if self.options.real_velocity == "base":
+            return self.guided_base(x_t, t, c)
+        averaged = self.formulas.averaged
+        return v + w * (averaged.of_row(x_t, t, t, c) - averaged.of_row(x_t, t, t, 0.0))
+
+    def guided_base(self, x_t: np.ndarray, t: float, c: float) -> np.ndarray:
+        """The base knows no r."""
+        conditional, empty = (self.formulas.base.of_row(x_t, t, 0.0, each) for each in (c, 0.0))
+        return conditional + self.options.guidance * (conditional - empty)
+
+    def error(self, i: int) -> np.ndarray:
+        """Eq. 1 divided by the small step: how far F(x_t, t, r) is from it."""
+        x_t, v, t, r, c = self.place(i)
+        small = min(self.options.delta, t - r)
         state, time = x_t - small * v, t - small
         jumps = np.zeros_like(state)
-        for k in range(self.order):
-            until = (t - small) + (r - (t - small)) * (k + 1) / self.order
-            jump = (time - until) * self.averaged.of_row(state, time, until, c)
+        for k in range(self.options.order):
+            until = (t - small) + (r - (t - small)) * (k + 1) / self.options.order
+            jump = (time - until) * self.formulas.averaged.of_row(state, time, until, c)
             jumps, state, time = jumps + jump, state - jump, until
-        # f(x_t, r) = x_r - x_t is minus the displacement; eq. 1 divided by the small step.
-        error = (
-            prediction - v if t - r <= OPTIONS.delta else ((t - r) * prediction - jumps - small * v) / small
-        )
-        return Term(np.tan((1 - (t - r)) * np.pi / 2.5) + 1, np.clip(error, -1, 1))
+        prediction = self.formulas.online.of_row(x_t, t, r, c)
+        if t - r <= self.options.delta:
+            return prediction - v
+        # f(x_t, r) = x_r - x_t is minus the displacement.
+        error: np.ndarray = ((t - r) * prediction - jumps - small * v) / small
+        return error
+
+    def place(self, i: int) -> tuple[np.ndarray, np.ndarray, float, float, float]:
+        """x_t, v*, t, r and prompt of a row of the positive branch."""
+        (x, c), z = self.image(i), self.given["z"][i]
+        t, r = float(self.given["t"][i]), float(self.given["r"][i])
+        if self.options.near_target == "velocity" and self.is_near(i):
+            r = t
+        x_t, v = t * z + (1 - t) * x, z - x
+        return x_t, v if t == 1 else self.velocity(x_t, v, t, c), t, r, c
+
+    def is_near(self, i: int) -> bool:
+        return self.counts.one_step <= i < self.counts.one_step + self.counts.near
+
+    def is_recursive(self, i: int) -> bool:
+        if i < self.counts.one_step:
+            return self.options.one_step_target == "recursive" or self.options.objective == "rcgm"
+        return self.options.near_target == "recursive" or not self.is_near(i)
+
+    def base_row(self, i: int) -> Term:
+        """L_base, eq. 1, or flow matching at r = t."""
+        x_t, v, t, r, c = self.place(i)
+        slopes = self.formulas.online.slopes(x_t, t, r, c)
+        weight = np.tan((1 - (t - r)) * np.pi / 2.5) + 1
+        if self.is_recursive(i):
+            return Term(weight, np.clip(self.error(i), -1, 1), slopes)
+        if i < self.counts.one_step:
+            return Term(0.0, x_t, slopes)
+        return Term(weight, self.formulas.online.of_row(x_t, t, t, c) - v, slopes)
 
     def fake_row(self, i: int) -> Term:
-        """L_adv, eq. 2."""
-        number = i - (COUNTS.total - COUNTS.fake)
-        z = self.draws["fake_z"][number]
-        fake = z - self.online.of_row(z, 1.0, 0.0, self.c[i])
-        fresh, minus_t = self.draws["z"][i], self.draws["t"][i]
-        mixed = -minus_t * fresh + (1 + minus_t) * fake
-        prediction = self.online.of_row(mixed, minus_t, minus_t, self.c[i])
-        return Term(OPTIONS.adversarial_weight, prediction - (fresh - fake))
+        """L_adv, eq. 2, at negative times or by a network of its own."""
+        (fake, c), fresh, t = self.image(i), self.given["z"][i], float(-self.given["t"][i])
+        mixed = t * fresh + (1 - t) * fake
+        network, asked = self.fakes_network()
+        prediction = network.of_row(mixed, asked * t, min(asked, 0) * t, c)
+        slopes = network.slopes(mixed, asked * t, min(asked, 0) * t, c)
+        return Term(self.options.adversarial_weight, prediction - (fresh - fake), slopes)
+
+    def fakes_network(self) -> tuple[Formula, int]:
+        """What gives the fakes' velocity, and the sign of the times (t, and r where it has one) it is asked at."""
+        own = self.options.fake_velocity == "own"
+        return (self.formulas.own, 1) if own else (self.formulas.online, -1)
+
+    def difference(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Delta_v (eq. 7) at the re-noised one-step image, v_real there, and z' - x."""
+        z, c = self.given["z"][i], self.given["c"][i]
+        x = z - self.formulas.online.of_row(z, 1.0, 0.0, c)
+        t, fresh = float(self.given["rectify_t"][i]), self.given["rectify_z"][i]
+        mixed = t * fresh + (1 - t) * x
+        if self.options.real_velocity == "base":
+            real = self.guided_base(mixed, t, c)
+        else:
+            real = self.formulas.online.of_row(mixed, t, t, c)
+        network, asked = self.fakes_network()
+        return real - network.of_row(mixed, asked * t, min(asked, 0) * t, c), real, fresh - x
 
     def rectify_row(self, i: int) -> Term:
-        """L_rectify, eq. 7 and 9."""
-        z, c = self.draws["z"][i], self.c[i]
-        output = self.online.of_row(z, 1.0, 0.0, c)
-        t = self.draws["rectify_t"][i]
-        mixed = t * self.draws["rectify_z"][i] + (1 - t) * (z - output)
-        difference = self.online.of_row(mixed, t, t, c) - self.online.of_row(mixed, -t, -t, c)
-        return Term(1.0, -np.clip(difference, -1, 1))
+        """L_rectify, eq. 9: Delta_v clamped under the robust distance, or over DMD's weight under the square."""
+        z, c = self.given["z"][i], self.given["c"][i]
+        difference, real, instant = self.difference(i)
+        slopes = self.formulas.online.slopes(z, 1.0, 0.0, c)
+        if self.options.rectify_target == "clamped":
+            return Term(self.options.rectify_weight, -np.clip(difference, -1, 1), slopes)
+        off = max(float(np.mean(np.abs(real - instant))), 0.05)
+        return Term(self.options.rectify_weight, -difference / off, slopes, robust=False)
 
-    def row(self, i: int) -> Term:
-        """The row's own term, without rectification."""
-        return self.base_row(i) if i < REAL else self.fake_row(i)
-
-    def total(self) -> float:
-        """Eq. 10."""
-        rows = [self.row(i).loss for i in range(COUNTS.total)]
-        rectify = [self.rectify_row(i).loss for i in range(COUNTS.one_step)]
-        return float(np.mean(rows) + OPTIONS.rectify_weight * np.mean(rectify))
-
-    def slope(self, i: int) -> np.ndarray:
-        """dF/da of the row's prediction."""
-        t, r, z, x = self.draws["t"][i], self.draws["r"][i], self.draws["z"][i], self.x[i]
-        if i >= REAL:
-            noise = self.draws["fake_z"][i - REAL]
-            x = noise - self.online.of_row(noise, 1.0, 0.0, self.c[i])
-        x_t = abs(t) * z + (1 - abs(t)) * x
-        a, b, d, _ = ONLINE
-        return x_t * (1 - np.tanh(a * x_t + b * t + d * r) ** 2)
-
-    def gradient(self) -> float:
-        """Eq. 10 differentiated by a, every target held fixed."""
-        rows = [np.vdot(self.row(i).pull, self.slope(i)) for i in range(COUNTS.total)]
-        rectify = [np.vdot(self.rectify_row(i).pull, self.slope(i)) for i in range(COUNTS.one_step)]
-        return float(np.mean(rows) + OPTIONS.rectify_weight * np.mean(rectify))
+    def terms(self) -> tuple[list[Term], list[Term], list[Term]]:
+        """Eq. 10: L_base, L_adv, and L_rectify as if its mean, too, were over all rows."""
+        rectified = range(self.counts.one_step if self.options.objective == "twinflow" else 0)
+        more = self.counts.total / max(len(rectified), 1)
+        rectify = [self.rectify_row(i) for i in rectified]
+        return (
+            [self.base_row(i) for i in range(self.real)],
+            [self.fake_row(i) for i in range(self.real, self.counts.total)],
+            [replace(term, weight=term.weight * more) for term in rectify],
+        )
 
 
-def double_batch() -> Batch:
-    generator = torch.Generator().manual_seed(3)
-    return Batch(
-        torch.randn((COUNTS.total, *SHAPE), generator=generator, dtype=torch.float64),
-        Conditioning(
-            torch.zeros(COUNTS.total, 1, 1),
-            torch.randn((COUNTS.total, 1), generator=generator, dtype=torch.float64),
-        ),
-        Conditioning(torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.float64)),
-    )
+rows = st.tuples(*[st.integers(0, 3)] * 4).filter(lambda counts: sum(counts[:3]) > 0)
 
 
-def double_draws(step: int) -> StepDraws:
-    draws = draw_step(0, step, COUNTS, SHAPE)
-    return StepDraws(**{field.name: getattr(draws, field.name).double() for field in fields(draws)})
+@pytest.mark.parametrize("recipe", RECIPES)
+@given(rows, st.integers(1, 4), st.tuples(*[st.integers(1, 3)] * 3), st.integers(0, 999))
+@example(EVERY_ROLE, 2, (2, 3, 2), 0)
+@settings(max_examples=12, deadline=None)
+def test_loss_and_gradient_are_those_of_the_equations(
+    recipe: str, rows: tuple[int, ...], order: int, shape: tuple[int, ...], seed: int
+) -> None:
+    chosen = options(**RECIPES[recipe], order=order)
+    step, formulas = make_step(chosen, rows, shape, seed), Formulas.make()
+    by_hand = ByHand(step, formulas, chosen)
+    base, fake, rectify = by_hand.terms()
+    own = fake if chosen.has_fake_score else []
+    online = base + rectify + ([] if chosen.has_fake_score else fake)
+    found = step.loss(formulas, chosen)
+    total = sum(term.loss for term in base + fake + rectify) / step.counts.total
+    assert_equal(found, formulas, total, online, own, step.counts.total)
+    if fake:
+        assert found.metrics["loss_fake"] == pytest.approx(np.mean([term.loss for term in fake]), rel=1e-10)
 
 
-@pytest.mark.parametrize("order", [1, 2, 3])
-@pytest.mark.parametrize("step", [0, 1, 2])
-def test_the_loss_is_that_of_the_equations(order: int, step: int) -> None:
-    batch, draws = double_batch(), double_draws(step)
-    networks = Networks(Formula(ONLINE), Formula(AVERAGED), None)
-    options = OPTIONS.model_copy(update={"order": order})
-    result = twinflow_loss(networks, batch, draws, COUNTS, options)
-    by_hand = ByHand(batch, draws, order)
-    assert float(result.loss) == pytest.approx(by_hand.total(), rel=1e-12)
-    one_step, fake = range(COUNTS.one_step), range(REAL, COUNTS.total)
-    assert result.metrics["loss_one_step"] == pytest.approx(mean(by_hand.row, one_step), rel=1e-12)
-    assert result.metrics["loss_fake"] == pytest.approx(mean(by_hand.row, fake), rel=1e-12)
-    assert result.metrics["rectify"] == pytest.approx(mean(by_hand.rectify_row, one_step), rel=1e-12)
-
-
-def test_a_normalised_rectification_is_distribution_matching_on_the_one_step_images() -> None:
-    batch, draws = double_batch(), double_draws(0)
-    real, online = Formula((0.5, 0.3, 0.0, 0.6)), Formula(ONLINE)
-    base = Networks(online, Formula(AVERAGED), lambda x, t, r, c: real(x, t, torch.zeros_like(t), c))
-    options = OPTIONS.model_copy(update={"rectify_target": "normalised", "real_velocity": "base"})
-    result = twinflow_loss(base, batch, draws, COUNTS, options)
-    lost = []
-    for i in range(COUNTS.one_step):
-        z, c, t = draws.z[i].numpy(), float(batch.conditioning.pooled[i, 0]), float(draws.rectify_t[i])
-        renoise = draws.rectify_z[i].numpy()
-        x = z - online.of_row(z, 1.0, 0.0, c)
-        mixed = t * renoise + (1 - t) * x
-        with_prompt, without = real.of_row(mixed, t, 0.0, c), real.of_row(mixed, t, 0.0, 0.0)
-        guided = with_prompt + options.guidance * (with_prompt - without)
-        knows = np.mean(np.abs(guided - (renoise - x)))
-        pull = (guided - online.of_row(mixed, -t, -t, c)) / knows
-        lost.append(np.mean(pull**2))
-    assert result.metrics["rectify"] == pytest.approx(float(np.mean(lost)), rel=1e-12)
-
-
-def mean(term: Callable[[int], Term], rows: range) -> float:
-    return float(np.mean([term(i).loss for i in rows]))
-
-
-def test_the_gradient_is_that_of_the_loss_with_its_targets_held_fixed() -> None:
-    batch, draws = double_batch(), double_draws(0)
-    online = Formula(ONLINE)
-    a = torch.tensor(ONLINE[0], dtype=torch.float64, requires_grad=True)
-    online.weights = (a, *ONLINE[1:])  # type: ignore[assignment]
-    networks = Networks(online, Formula(AVERAGED), None)
-    twinflow_loss(networks, batch, draws, COUNTS, OPTIONS).loss.backward()
-    assert a.grad is not None
-    assert float(a.grad) == pytest.approx(ByHand(batch, draws, OPTIONS.order).gradient(), rel=1e-12)
+@pytest.mark.parametrize("recipe", ["the authors'", "bundled", "bundled, clamped"])
+def test_the_metrics_of_the_differences_are_those_of_the_equations(recipe: str) -> None:
+    chosen = options(**RECIPES[recipe])
+    step, formulas = make_step(chosen, EVERY_ROLE), Formulas.make()
+    by_hand = ByHand(step, formulas, chosen)
+    errors = np.stack([by_hand.error(i) for i in range(by_hand.real) if by_hand.is_recursive(i)])
+    differences = np.stack([by_hand.difference(i)[0] for i in range(step.counts.one_step)])
+    found = step.loss(formulas, chosen).metrics
+    clamped = {"rcgm_clamped": errors, "rectify_clamped": differences}
+    for name, values in clamped.items():
+        share = float(np.mean(np.abs(values) >= 1))
+        # By neither clamp is all of it held, nor nothing, nor as much as is left.
+        assert 0 < share < 1
+        assert share != 0.5
+        assert found[name] == pytest.approx(share, rel=1e-12)
+    assert found["velocity_difference"] == pytest.approx(float(np.sqrt(np.mean(differences**2))), rel=1e-10)

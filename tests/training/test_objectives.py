@@ -1,4 +1,7 @@
-"""Every objective, option and preset on a real, tiny SD3; what each costs; what each is at its optimum."""
+"""Every objective, option and preset on a real, tiny SD3, and what each costs.
+
+That each is its equations is found in the tests by hand, what each is at its optimum in `test_optimum.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch
 import yaml
 
 from tests.documented_presets import documented_presets
+from tests.training.by_hand import options
 from tests.training.test_loop import STEPS, data_of, train, weights
 from tests.training.test_twinflow_objective import OPTIONS, SHAPE, Counted, counted_networks, make_batch
 from twinflow_core.backbones.loading import load_backbone
@@ -30,11 +34,6 @@ from twinflow_core.training.vsd_objective import Vsd
 REPOSITORY = Path(__file__).parents[2]
 SHORT: dict[str, Any] = {"steps": 2, "batch_size": 4, "checkpoint_every": 1, "log_every": 1}
 PRESETS = documented_presets("objectives.md")
-
-
-def options(**changed: Any) -> FinetuneParams:
-    """OPTIONS with some values changed, and checked."""
-    return FinetuneParams.model_validate({**OPTIONS.model_dump(), **changed})
 
 
 def equivalents(objective: Objective, networks: Networks, counters: list[Counted], rows: int = 16) -> float:
@@ -86,6 +85,28 @@ def test_what_a_row_of_vsd_costs() -> None:
     fake = Counted(torch.tensor(0.3, requires_grad=True))
     cost = equivalents(Vsd(OPTIONS), Networks(online, online, base, fake), [online, base, fake])
     assert cost == (4 + 6) / 2
+
+
+@pytest.mark.parametrize(("guidance", "each"), [(0.0, 1), (0.8, 2)])
+def test_the_base_is_asked_for_the_empty_caption_where_guidance_is(guidance: float, each: int) -> None:
+    networks, _, _ = counted_networks()
+    base = Counted(torch.tensor(0.45))
+    counts = RoleCounts(one_step=4, near=0, any=0, fake=4)
+    rows = MicroBatch(make_batch(8), draw_step(0, 0, counts, SHAPE), counts, counts)
+    with_base = Networks(networks.online, networks.averaged, base)
+    TwinFlow(options(real_velocity="base", guidance=guidance)).loss(with_base, rows, 0)
+    assert base.rows == each * counts.one_step
+
+
+@pytest.mark.parametrize(("one_step", "made"), [("recursive", 8), ("rectified", 4)])
+def test_data_free_makes_no_image_for_rows_that_read_none(one_step: str, made: int) -> None:
+    online, own = Counted(torch.tensor(0.5, requires_grad=True)), Counted(torch.tensor(0.3))
+    networks = Networks(online, Counted(torch.tensor(0.4)), Counted(torch.tensor(0.45)), own)
+    counts = RoleCounts(one_step=4, near=0, any=0, fake=4)
+    rows = MicroBatch(make_batch(8), draw_step(0, 0, counts, SHAPE, data_free=True), counts, counts)
+    chosen = options(data_free=True, real_velocity="base", fake_velocity="own", one_step_target=one_step)
+    TwinFlow(chosen).loss(networks, rows, 0)
+    assert online.rows == made
 
 
 def test_data_free_makes_every_row_itself_and_reads_no_image() -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.training.test_by_hand import AVERAGED, ONLINE, Formula
+from tests.training.by_hand import AVERAGED, ONLINE, Formula
 from tests.training.test_micro_batches import a_step
 from tests.training.test_twinflow_objective import OPTIONS
 from twinflow_core.training.micro_batches import micro_batches

@@ -18,7 +18,8 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
 def robust(mse: Tensor, c: float = ROBUST_SCALE) -> Tensor:
     """Barron's loss at alpha = 1 with a detached weight: mse / sqrt(mse / c^2 + 1) / c, near the RMSE.
 
-    The gradient is that of the row's RMSE, so that a hard row weighs no more than an easy one.
+    As the weight is held fixed, the gradient is twice that of the row's RMSE, and a hard row weighs no more than an
+    easy one. The authors' code adds 1e-8 to c^2, which makes both 0.5 % larger away from zero.
 
     Args:
         mse: [B], non-negative.

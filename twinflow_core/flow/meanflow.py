@@ -26,6 +26,9 @@ def backward_difference(
 ) -> Tensor:
     """dF/dt by one evaluation a little closer to the data, which no attention kernel has to differentiate.
 
+    Where t - r is less than the step, F is asked below its target time, where nothing trains it: that derivative is
+    an extrapolation over at most the step, and `meanflow_target` multiplies it by a t - r smaller than the step.
+
     Args:
         velocity: F.
         prediction: F(x_t, t, r).

@@ -6,13 +6,37 @@ Equations are those of arXiv 2512.05150 v2; what the paper leaves to the authors
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor
 
-from twinflow_core.flow.path import Velocity, expand, jump
+from twinflow_core.flow.path import Velocity, expand, interpolate, jump
 
 CLAMP = 1.0
 RESIDUAL_FLOOR = 0.05
+
+
+def flow_matching_target(x: Tensor, z: Tensor) -> Tensor:
+    """v = dx_t/dt = z - x, what F(x_t, t, t) learns the mean of (eq. 1 at N = 0).
+
+    Args:
+        x: data.
+        z: its noise, N(0, I).
+    """
+    return z - x
+
+
+def adversarial_target(x_fake: Tensor, z: Tensor) -> Tensor:
+    """z - x_fake, what F(x_t', -t', -t') learns the mean of (eq. 2): flow matching on the model's own images.
+
+    Args:
+        x_fake: `path.one_step_sample` of noise of its own, without a gradient.
+        z: fresh noise, N(0, I); x_t' = t' z + (1 - t') x_fake at t' in (0, 1]. With the noise that x_fake came
+            from, the mean would not be the velocity that eq. 5 turns into a score.
+    """
+    return flow_matching_target(x_fake, z)
 
 
 def guided_target(v: Tensor, conditional: Tensor, unconditional: Tensor, strength: float) -> Tensor:
@@ -21,6 +45,20 @@ def guided_target(v: Tensor, conditional: Tensor, unconditional: Tensor, strengt
     Sampling such a model without guidance equals sampling its base at guidance scale 1 + w.
     """
     return v + strength * (conditional - unconditional)
+
+
+def teacher_target(conditional: Tensor, unconditional: Tensor, strength: float) -> Tensor:
+    """c + w (c - u): v* where a frozen base says where the path goes, its velocity at guidance scale 1 + w.
+
+    In data-free training x_t lies between noise and the model's own image, so that no data enters (the authors'
+    image-free mode, whose u + w (c - u) is this at w - 1). It is also the v_real of eq. 7 where a base gives it.
+
+    Args:
+        conditional: the base's velocity at (x_t, t) under the caption.
+        unconditional: the same under the empty caption.
+        strength: w >= 0.
+    """
+    return guided_target(conditional, conditional, unconditional, strength)
 
 
 def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
@@ -79,6 +117,38 @@ def shifted_target(prediction: Tensor, error: Tensor, clamp: float = CLAMP) -> T
     return prediction.detach() - error.clamp(-clamp, clamp)
 
 
+@torch.no_grad()
+def rcgm_target(
+    velocity: Velocity,
+    prediction: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    r: Tensor,
+    v: Tensor,
+    order: int,
+    delta: float,
+) -> tuple[Tensor, Tensor]:
+    """The target of recursive consistency of any order (eq. 1), and its error before the clamp.
+
+    Args:
+        velocity: F of the averaged (or online) weights.
+        prediction: F(x_t, t, r) of the online weights.
+        x_t: the states.
+        t: their times, in (0, 1].
+        r: the target times, in [0, t].
+        v: v* there: z - x, guided or the teacher's.
+        order: N >= 1.
+        delta: the small step along the path, in (0, 1).
+
+    Raises:
+        ValueError: order below 1.
+    """
+    x_1, t_1 = rcgm_start(x_t, t, r, v, delta)
+    integral = rcgm_integral(velocity, x_1, t_1, r, order)
+    error = rcgm_error(prediction, integral, v, t, r, delta)
+    return shifted_target(prediction, error), error
+
+
 def velocity_difference(v_real: Tensor, v_fake: Tensor, clamp: float = CLAMP) -> Tensor:
     """Delta_v = v_real(x_t, t) - v_fake(x_t, -t) (eq. 7), clamped per element as the authors' code does."""
     return (v_real - v_fake).clamp(-clamp, clamp)
@@ -92,3 +162,38 @@ def normalised_difference(v_real: Tensor, v_fake: Tensor, residual: Tensor) -> T
     """
     scale = residual.abs().flatten(1).mean(dim=1).clamp(min=RESIDUAL_FLOOR)
     return (v_real - v_fake) / expand(scale, v_real)
+
+
+class Rectification(NamedTuple):
+    """Where F(z, 1, 0) should go, and Delta_v before any clamp; both [B, C, H, W]."""
+
+    target: Tensor
+    difference: Tensor
+
+
+@torch.no_grad()
+def rectification_target(
+    prediction: Tensor,
+    z: Tensor,
+    velocities: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    fresh_z: Tensor,
+    t: Tensor,
+    kind: Literal["clamped", "normalised"],
+) -> Rectification:
+    """sg[F(z, 1, 0) + Delta_v(x_t')] (eq. 9), x_t' = t' z' + (1 - t') x with x = z - F(z, 1, 0).
+
+    Args:
+        prediction: F(z, 1, 0).
+        z: the noise that it is asked at.
+        velocities: (x_t', t') to v_real and v_fake there (eq. 7).
+        fresh_z: z' ~ N(0, I), independent of z.
+        t: t' in (0, 1).
+        kind: Delta_v clamped per element (`velocity_difference`), or over DMD's weight (`normalised_difference`).
+    """
+    x = z - prediction
+    v_real, v_fake = velocities(interpolate(x, fresh_z, t), t)
+    if kind == "clamped":
+        move = velocity_difference(v_real, v_fake)
+    else:
+        move = normalised_difference(v_real, v_fake, v_real - flow_matching_target(x, fresh_z))
+    return Rectification(prediction + move, v_real - v_fake)

@@ -13,16 +13,23 @@ from twinflow_core.training.twinflow_draws import StepDraws
 
 
 @torch.no_grad()
-def with_fakes(online: Network, batch: Batch, draws: StepDraws) -> Batch:
-    """The batch with its last rows' x replaced by one-step samples, one for each of `draws.fake_z`.
+def with_fakes(online: Network, batch: Batch, draws: StepDraws, unread: int = 0) -> Batch:
+    """The batch with its last rows' x replaced by one-step samples of `draws.fake_z`.
 
     These are the fake rows, and the rows of all roles where the run is data-free.
+
+    Args:
+        online: the weights in training.
+        batch: its last rows are those of `draws.fake_z`.
+        draws: this step's randomness.
+        unread: how many of the batch's first rows need no x, so that none is made for them.
     """
-    if len(draws.fake_z) == 0:
+    rows = slice(max(len(batch.x) - len(draws.fake_z), unread), len(batch.x))
+    if rows.start == rows.stop:
         return batch
-    rows = slice(len(batch.x) - len(draws.fake_z), len(batch.x))
     conditioning = batch.conditioning[rows]
-    fakes = one_step_sample(lambda x_t, t, r: online(x_t, t, r, conditioning), draws.fake_z)
+    z = draws.fake_z[len(draws.fake_z) - (rows.stop - rows.start) :]
+    fakes = one_step_sample(lambda x_t, t, r: online(x_t, t, r, conditioning), z)
     return Batch(torch.cat([batch.x[: rows.start], fakes]), batch.conditioning, batch.empty)
 
 

@@ -8,6 +8,7 @@ from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.losses import robust, squared_error
 from twinflow_core.flow.meanflow import backward_difference, forward_mode, meanflow_target
 from twinflow_core.flow.path import interpolate
+from twinflow_core.flow.targets import flow_matching_target
 from twinflow_core.training.guidance import guided_velocity
 from twinflow_core.training.roles import Role
 from twinflow_core.training.step import MicroBatch, Networks, StepLoss
@@ -26,7 +27,8 @@ class MeanFlow:
         batch, draws = rows.batch, rows.draws
         t, r, everything = draws.t, draws.r, slice(0, rows.counts.total)
         x_t = interpolate(batch.x, draws.z, t)
-        v = guided_velocity(networks, batch, x_t, draws.z - batch.x, t, everything, self.options.guidance)
+        instant = flow_matching_target(batch.x, draws.z)
+        v = guided_velocity(networks, batch, x_t, instant, t, everything, self.options.guidance)
 
         def online(x_i: Tensor, t_i: Tensor, r_i: Tensor) -> Tensor:
             return networks.online(x_i, t_i, r_i, batch.conditioning)

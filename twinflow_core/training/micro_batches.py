@@ -1,7 +1,8 @@
 """A step's rows in parts that are computed one after the other, so that memory holds one part at a time.
 
 The rows of a step are one batch whatever the number of parts: roles, draws and means are those of the whole step,
-and the parts' gradients add up to its gradient.
+and the parts' gradients add up to its gradient. With `fakes: shared` they do not: a fake is one of the one_step images
+of its own part, and in a part without any it is made from noise of its own.
 """
 
 from __future__ import annotations

@@ -16,16 +16,13 @@ from twinflow_core.flow.losses import robust, squared_error, time_weight
 from twinflow_core.flow.path import interpolate
 from twinflow_core.flow.targets import (
     CLAMP,
-    guided_target,
-    normalised_difference,
-    rcgm_error,
-    rcgm_integral,
-    rcgm_start,
-    shifted_target,
-    velocity_difference,
+    adversarial_target,
+    flow_matching_target,
+    rcgm_target,
+    rectification_target,
 )
 from twinflow_core.training.fakes import with_fakes, with_shared_fakes
-from twinflow_core.training.guidance import both_conditions, guided_velocity
+from twinflow_core.training.guidance import base_velocity, guided_velocity
 from twinflow_core.training.roles import RoleCounts
 from twinflow_core.training.step import Batch, Networks, StepLoss, mean_that_counts
 from twinflow_core.training.twinflow_draws import StepDraws, at_equal_times
@@ -43,8 +40,8 @@ def twinflow_loss(
     """L = L_rcgm + adversarial_weight L_adv + rectify_weight L_rectify.
 
     Args:
-        networks: see `Networks`; only `online` receives a gradient.
-        batch: rows laid out as `counts`; the x of one_step and fake rows is not used.
+        networks: see `Networks`; only `online`, and `fake` where it is, receive a gradient.
+        batch: rows laid out as `counts`; the x of fake rows is not used, nor any x in a data-free step.
         draws: this step's randomness.
         counts: rows by role.
         options: order, delta, guidance, weights.
@@ -55,16 +52,15 @@ def twinflow_loss(
         The mean loss over the whole step's rows; rectification is a mean over its own rows.
     """
     whole = whole or counts
-    real = slice(0, counts.total - counts.fake)
+    fake = slice(counts.total - counts.fake, counts.total)
     if options.near_target == "velocity":
         draws = at_equal_times(draws, slice(counts.one_step, counts.one_step + counts.near))
     batch, prediction = _predict(networks, batch, draws, counts, options)
     x_t = interpolate(batch.x, draws.z, draws.t)
-    v = draws.z - batch.x
     with torch.no_grad():
-        v_star = _guided(networks, batch, x_t, v, draws, counts, options)
+        v_star = _guided(networks, batch, x_t, draws, counts, options)
         target, clamped = _real_targets(networks, batch, x_t, v_star, prediction, draws, counts, options)
-        target = torch.cat([target, v[real.stop :]])
+        target = torch.cat([target, adversarial_target(batch.x[fake], draws.z[fake])])
     row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, counts, options)
     metrics = _by_role(row_loss.detach(), counts, weight) | {"rcgm_clamped": clamped}
     if weight is not None:
@@ -86,7 +82,9 @@ def _predict(
     if options.fakes == "shared" and counts.one_step and counts.fake:
         batch, first = with_shared_fakes(networks.online, batch, draws, counts)
         return batch, torch.cat([first, _velocities(networks, batch, draws, counts, counts.one_step)])
-    batch = with_fakes(networks.online, batch, draws)
+    # A rectified row starts from pure noise and follows its own image alone, so that nothing reads its x.
+    unread = counts.one_step if options.one_step_target == "rectified" else 0
+    batch = with_fakes(networks.online, batch, draws, unread)
     return batch, _velocities(networks, batch, draws, counts, 0)
 
 
@@ -107,17 +105,15 @@ def _guided(
     networks: Networks,
     batch: Batch,
     x_t: Tensor,
-    v: Tensor,
     draws: StepDraws,
     counts: RoleCounts,
     options: FinetuneParams,
 ) -> Tensor:
-    """v* for every row: guided where 0 < t < 1, plain z - x elsewhere."""
+    """v* of the rows of the positive branch: guided where 0 < t < 1, plain z - x at t = 1."""
     rows = slice(counts.one_step, counts.total - counts.fake)
-    if options.guidance == 0 or rows.stop == rows.start:
-        return v
+    v = flow_matching_target(batch.x[: rows.stop], draws.z[: rows.stop])
     guided = guided_velocity(networks, batch, x_t[rows], v[rows], draws.t[rows], rows, options.guidance)
-    return torch.cat([v[: rows.start], guided, v[rows.stop :]])
+    return torch.cat([v[: rows.start], guided])
 
 
 def _real_targets(
@@ -131,23 +127,22 @@ def _real_targets(
     options: FinetuneParams,
 ) -> tuple[Tensor, float]:
     """Targets of the rows of the positive branch, and the share of clamped elements of eq. 1's error."""
-    real = counts.total - counts.fake
     kept = _recursive_rows(counts, options).to(x_t.device)
-    target = v_star[:real].clone()
     if len(kept) == 0:
-        return target, 0.0
-    error = _rcgm(
-        networks,
-        batch.conditioning[kept],
+        return v_star, 0.0
+    conditioning = batch.conditioning[kept]
+    target = v_star.clone()
+    target[kept], error = rcgm_target(
+        lambda x_i, t_i, r_i: networks.averaged(x_i, t_i, r_i, conditioning),
+        prediction[kept],
         x_t[kept],
-        v_star[kept],
-        prediction.detach()[kept],
         draws.t[kept],
         draws.r[kept],
-        options,
+        v_star[kept],
+        options.order,
+        options.delta,
     )
-    target[kept] = shifted_target(prediction[kept], error)
-    return target, float((error.abs() >= CLAMP).float().mean())
+    return target, _share_clamped(error)
 
 
 def _recursive_rows(counts: RoleCounts, options: FinetuneParams) -> Tensor:
@@ -157,24 +152,6 @@ def _recursive_rows(counts: RoleCounts, options: FinetuneParams) -> Tensor:
     )
     kept = [one_step] if options.one_step_target == "recursive" else []
     return torch.cat([*kept, *([near] if options.near_target == "recursive" else []), any_])
-
-
-def _rcgm(
-    networks: Networks,
-    conditioning: Conditioning,
-    x_t: Tensor,
-    v: Tensor,
-    prediction: Tensor,
-    t: Tensor,
-    r: Tensor,
-    options: FinetuneParams,
-) -> Tensor:
-    """The error of eq. 1."""
-    x_1, t_1 = rcgm_start(x_t, t, r, v, options.delta)
-    integral = rcgm_integral(
-        lambda x_i, t_i, r_i: networks.averaged(x_i, t_i, r_i, conditioning), x_1, t_1, r, options.order
-    )
-    return rcgm_error(prediction, integral, v, t, r, options.delta)
 
 
 def _rectification(
@@ -187,21 +164,20 @@ def _rectification(
 ) -> tuple[Tensor, dict[str, float]]:
     """d(F(z, 1, 0), sg[F(z, 1, 0) + Delta_v]) of each re-noised one-step sample (eq. 7 and 9)."""
     f = prediction[: counts.one_step]
-    with torch.no_grad():
-        x = draws.z[: counts.one_step] - f
-        x_t = interpolate(x, draws.rectify_z, draws.rectify_t)
-        v_real, v_fake = _real_and_fake(networks, batch, x_t, draws.rectify_t, counts, options)
-        clamped = velocity_difference(v_real, v_fake)
-        if options.rectify_target == "clamped":
-            difference = clamped
-        else:
-            difference = normalised_difference(v_real, v_fake, v_real - (draws.rectify_z - x))
-    distance = squared_error(f, f.detach() + difference)
+    target, difference = rectification_target(
+        f.detach(),
+        draws.z[: counts.one_step],
+        lambda x_t, t: _real_and_fake(networks, batch, x_t, t, counts, options),
+        draws.rectify_z,
+        draws.rectify_t,
+        options.rectify_target,
+    )
+    distance = squared_error(f, target)
     rows_lost = robust(distance) if options.rectify_target == "clamped" else distance
     return rows_lost, {
         "rectify": float(rows_lost.detach().mean()),
         "velocity_difference": float(difference.square().mean().sqrt()),
-        "rectify_clamped": float((clamped.abs() >= CLAMP).float().mean()),
+        "rectify_clamped": _share_clamped(difference),
     }
 
 
@@ -220,8 +196,12 @@ def _real_and_fake(
         v_fake = networks.fake(x_t, t, None, conditioning)
     else:
         v_fake = networks.online(x_t, -t, -t, conditioning)
-    conditional, unconditional = both_conditions(networks, batch, x_t, t, rows)
-    return guided_target(conditional, conditional, unconditional, options.guidance), v_fake
+    return base_velocity(networks, batch, x_t, t, rows, options.guidance), v_fake
+
+
+def _share_clamped(difference: Tensor) -> float:
+    """The share of elements that a clamp holds, as exactly as parts of a step can add it up."""
+    return int((difference.abs() >= CLAMP).sum()) / difference.numel()
 
 
 def _row_weight(draws: StepDraws, counts: RoleCounts, options: FinetuneParams) -> Tensor:

@@ -13,8 +13,9 @@ from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.flow.distribution_matching import distribution_matching_target
 from twinflow_core.flow.losses import squared_error
 from twinflow_core.flow.path import interpolate
+from twinflow_core.flow.targets import adversarial_target
 from twinflow_core.training.fakes import with_fakes
-from twinflow_core.training.guidance import guided_velocity
+from twinflow_core.training.guidance import base_velocity
 from twinflow_core.training.roles import Role
 from twinflow_core.training.step import MicroBatch, Networks, StepLoss
 
@@ -50,15 +51,9 @@ class Vsd:
             x_t = interpolate(x, draws.rectify_z, t)
             assert networks.fake is not None
             v_fake = networks.fake(x_t, t, None, conditioning)
-            v_real = self._real(networks, rows, x_t, t, here)
+            v_real = base_velocity(networks, rows.batch, x_t, t, here, self.options.guidance)
             target = distribution_matching_target(x, x_t, t, v_real, v_fake)
         return squared_error(x, target) / 2
-
-    def _real(self, networks: Networks, rows: MicroBatch, x_t: Tensor, t: Tensor, here: slice) -> Tensor:
-        assert networks.base is not None
-        if self.options.guidance > 0:
-            return guided_velocity(networks, rows.batch, x_t, x_t, t, here, self.options.guidance)
-        return networks.base(x_t, t, None, rows.batch.conditioning[here])
 
     def _fake_score(self, networks: Networks, rows: MicroBatch) -> Tensor:
         here = slice(rows.counts.total - rows.counts.fake, rows.counts.total)
@@ -66,4 +61,4 @@ class Vsd:
         x, z, t = batch.x[here], rows.draws.z[here], rows.draws.t[here].abs()
         assert networks.fake is not None
         prediction = networks.fake(interpolate(x, z, t), t, None, batch.conditioning[here])
-        return squared_error(prediction, z - x)
+        return squared_error(prediction, adversarial_target(x, z))
