@@ -1,4 +1,4 @@
-"""Every objective, option and preset on a real, tiny SD3, and what each costs.
+"""Every objective and option on a real, tiny SD3, and what each costs.
 
 That each is its equations is found in the tests by hand, what each is at its optimum in `test_optimum.py`.
 """
@@ -12,16 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
-from tests.documented_presets import documented_presets
 from tests.training.by_hand import options
 from tests.training.test_loop import STEPS, data_of, train, weights
 from tests.training.test_twinflow_objective import OPTIONS, SHAPE, Counted, counted_networks, make_batch
 from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
-from twinflow_core.params import load_params
 from twinflow_core.training.flow_matching_objective import FlowMatching
 from twinflow_core.training.loop import Resume, Training
 from twinflow_core.training.meanflow_objective import MeanFlow
@@ -33,7 +30,6 @@ from twinflow_core.training.vsd_objective import Vsd
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT: dict[str, Any] = {"steps": 2, "batch_size": 4, "checkpoint_every": 1, "log_every": 1}
-PRESETS = documented_presets("objectives.md")
 
 
 def equivalents(objective: Objective, networks: Networks, counters: list[Counted], rows: int = 16) -> float:
@@ -267,20 +263,6 @@ def test_an_objective_without_rows_is_refused() -> None:
 def test_options_that_do_not_go_together_are_refused(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         options(**changed)
-
-
-def test_the_five_presets_are_documented() -> None:
-    assert set(PRESETS) == {"paper", "lora-order-1", "lora-order-2", "data-free", "small-batch"}
-
-
-@pytest.mark.parametrize("name", sorted(PRESETS))
-def test_a_preset_is_valid_and_trains(name: str, tiny_pipeline: Path, tmp_path: Path) -> None:
-    document = yaml.safe_load((REPOSITORY / "tests/params.tiny.yaml").read_text())
-    document["finetune"] |= PRESETS[name] | SHORT | {"steps": 1}
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(document))
-    trained = train(tiny_pipeline, load_params(path).finetune, tmp_path / "state")
-    assert all(math.isfinite(row["loss"]) for row in trained.log)
 
 
 def test_every_option_is_explained() -> None:
