@@ -20,6 +20,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 PARAMS = REPOSITORY / "params.yaml"
 
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+YAML = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 DOTTED = re.compile(r"([a-z]\w*(?:\.\w+)+)(?<!\.json)(?:: .*)?")
 VERB = re.compile(r"(?<![\w/.-])twinflow +([a-z][a-z-]*)([^#\n]*)")
@@ -64,6 +65,19 @@ def test_keys_and_metrics_exist(page: Path) -> None:
     named = {match[1] for span in SPAN.findall(prose(page)) if (match := DOTTED.fullmatch(span))}
     checked = {name for name in named if name.split(".")[0] in (*document, *METRIC_ROOTS)}
     assert checked <= known
+
+
+@every_page
+def test_parameters_that_are_shown_are_accepted(page: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    for number, block in enumerate(YAML.findall(page.read_text(encoding="utf-8"))):
+        shown = yaml.safe_load(block)
+        # Pages on gates show lists of rules too.
+        if isinstance(shown, dict):
+            path = tmp_path / f"{number}.yaml"
+            merged = document | {section: document[section] | values for section, values in shown.items()}
+            path.write_text(yaml.safe_dump(merged), encoding="utf-8")
+            load_params(path)
 
 
 def test_every_parameter_is_explained() -> None:
