@@ -34,7 +34,7 @@ from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.params import load_params
 from twinflow_core.training.draws import normal
 from twinflow_core.training.execution import make_networks, make_twins, reduced_precision
-from twinflow_core.training.objectives import make_objective
+from twinflow_core.training.objectives import counts_of_step, make_objective
 from twinflow_core.training.ranks import ALONE
 from twinflow_core.training.roles import RoleCounts, role_counts
 from twinflow_core.training.step import Batch, MicroBatch, Networks
@@ -123,10 +123,9 @@ def ways_of(
 
 
 def way_of(networks: Networks, batch: Batch, options: FinetuneParams) -> Loss:
-    """The first step of these options on the same batch, with the roles that it then has and no warm-up."""
+    """The first step of these options on the same batch, which has as many rows, and no warm-up."""
     objective = make_objective(options)
-    shares = {role: options.shares.get(role, 0.0) for role in objective.roles}
-    counts = role_counts(shares, 0, len(batch.x))
+    counts = counts_of_step(objective, options, 0)
     draws = draw_step(0, 0, counts, tuple(batch.x.shape[1:]), options.data_free).to(batch.x.device)
     rows = MicroBatch(batch, draws, counts, counts)
     return lambda: objective.loss(networks, rows, options.steps).loss

@@ -89,6 +89,22 @@ class Formulas:
         base = self.base if options.needs_base else None
         return Networks(self.online, self.averaged, base, self.own if options.has_fake_score else None)
 
+    def guided(
+        self, x_t: np.ndarray, v: np.ndarray, t: float, c: float, options: FinetuneParams
+    ) -> np.ndarray:
+        """v*: v + w (F(c) - F(empty)) of the average, with the base's F(c) in place of v where a base is asked."""
+        w = options.guidance
+        if w == 0:
+            return v
+        if options.real_velocity == "base":
+            return self.guided_base(x_t, t, c, w)
+        return v + w * (self.averaged.of_row(x_t, t, t, c) - self.averaged.of_row(x_t, t, t, 0.0))
+
+    def guided_base(self, x_t: np.ndarray, t: float, c: float, w: float) -> np.ndarray:
+        """c + w (c - empty); the base knows no r."""
+        conditional, empty = (self.base.of_row(x_t, t, 0.0, each) for each in (c, 0.0))
+        return conditional + w * (conditional - empty)
+
 
 @dataclass(frozen=True)
 class Term:

@@ -65,21 +65,6 @@ class ByHand:
             noise, prompt = self.given["fake_z"][number], c[i]
         return noise - self.formulas.online.of_row(noise, 1.0, 0.0, prompt), prompt
 
-    def velocity(self, x_t: np.ndarray, v: np.ndarray, t: float, c: float) -> np.ndarray:
-        """v* at 0 < t < 1: v + w (F(c) - F(empty)) of the average; the base's F(c) in place of v where it is asked."""
-        w = self.options.guidance
-        if w == 0:
-            return v
-        if self.options.real_velocity == "base":
-            return self.guided_base(x_t, t, c)
-        averaged = self.formulas.averaged
-        return v + w * (averaged.of_row(x_t, t, t, c) - averaged.of_row(x_t, t, t, 0.0))
-
-    def guided_base(self, x_t: np.ndarray, t: float, c: float) -> np.ndarray:
-        """The base knows no r."""
-        conditional, empty = (self.formulas.base.of_row(x_t, t, 0.0, each) for each in (c, 0.0))
-        return conditional + self.options.guidance * (conditional - empty)
-
     def error(self, i: int) -> np.ndarray:
         """Eq. 1 divided by the small step: how far F(x_t, t, r) is from it."""
         x_t, v, t, r, c = self.place(i)
@@ -104,7 +89,7 @@ class ByHand:
         if self.options.near_target == "velocity" and self.is_near(i):
             r = t
         x_t, v = t * z + (1 - t) * x, z - x
-        return x_t, v if t == 1 else self.velocity(x_t, v, t, c), t, r, c
+        return x_t, v if t == 1 else self.formulas.guided(x_t, v, t, c, self.options), t, r, c
 
     def is_near(self, i: int) -> bool:
         return self.counts.one_step <= i < self.counts.one_step + self.counts.near
@@ -146,7 +131,7 @@ class ByHand:
         t, fresh = float(self.given["rectify_t"][i]), self.given["rectify_z"][i]
         mixed = t * fresh + (1 - t) * x
         if self.options.real_velocity == "base":
-            real = self.guided_base(mixed, t, c)
+            real = self.formulas.guided_base(mixed, t, c, self.options.guidance)
         else:
             real = self.formulas.online.of_row(mixed, t, t, c)
         network, asked = self.fakes_network()

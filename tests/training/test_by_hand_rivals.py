@@ -31,20 +31,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 def velocity(
     given: Rows, i: int, formulas: Formulas, chosen: FinetuneParams
 ) -> tuple[np.ndarray, np.ndarray]:
-    """x_t, and v* there: z - x + w (F(c) - F(empty)) of the average, or the base's c + w (c - empty)."""
+    """x_t, and v* there."""
     t, z, x, c = (given[name][i] for name in ("t", "z", "x", "c"))
-    x_t, w = t * z + (1 - t) * x, chosen.guidance
-    if w == 0:
-        return x_t, z - x
-    if chosen.real_velocity == "base":
-        return x_t, guided_base(formulas, x_t, t, c, w)
-    averaged = formulas.averaged
-    return x_t, z - x + w * (averaged.of_row(x_t, t, t, c) - averaged.of_row(x_t, t, t, 0.0))
-
-
-def guided_base(formulas: Formulas, x_t: np.ndarray, t: float, c: float, w: float) -> np.ndarray:
-    with_prompt, without = (formulas.base.of_row(x_t, t, 0.0, each) for each in (c, 0.0))
-    return with_prompt + w * (with_prompt - without)
+    x_t = t * z + (1 - t) * x
+    return x_t, formulas.guided(x_t, z - x, t, c, chosen)
 
 
 def flow_matching_row(given: Rows, i: int, formulas: Formulas, chosen: FinetuneParams) -> Term:
@@ -71,7 +61,7 @@ def generator_row(given: Rows, i: int, formulas: Formulas, chosen: FinetuneParam
     z, c, t, fresh = (given[name][i] for name in ("z", "c", "rectify_t", "rectify_z"))
     x = z - formulas.online.of_row(z, 1.0, 0.0, c)
     x_t = t * fresh + (1 - t) * x
-    real = x_t - t * guided_base(formulas, x_t, t, c, chosen.guidance)
+    real = x_t - t * formulas.guided_base(x_t, t, c, chosen.guidance)
     fake = x_t - t * formulas.own.of_row(x_t, t, 0.0, c)
     move = (real - fake) / np.mean(np.abs(x - real))
     # The prediction is x, of which F is minus the part that learns.

@@ -15,10 +15,9 @@ from torch import Tensor
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.micro_batches import micro_batches
-from twinflow_core.training.objectives import make_objective
+from twinflow_core.training.objectives import counts_of_step, make_objective
 from twinflow_core.training.rank_rows import share_of
 from twinflow_core.training.ranks import Ranks
-from twinflow_core.training.roles import role_counts
 from twinflow_core.training.step import Batch, Networks
 from twinflow_core.training.twinflow_draws import draw_step
 
@@ -104,9 +103,7 @@ def _step(options: FinetuneParams, step: int, processes: int, accumulation: int)
     base = _Listing("base", False, calls) if options.needs_base else None
     networks = Networks(_Listing("online", True, calls), _Listing("averaged", False, calls), base, own)
     objective = make_objective(options)
-    whole = role_counts(
-        {role: options.shares.get(role, 0.0) for role in objective.roles}, step, options.batch_size
-    )
+    whole = counts_of_step(objective, options, step)
     share = share_of(whole, Ranks(0, processes))
     rows = share.counts.total
     conditioning = Conditioning(torch.zeros(rows, 1, 1), torch.zeros(rows, 1))

@@ -21,12 +21,11 @@ from twinflow_core.training.encoded import EMPTY_CAPTION, EncodedData
 from twinflow_core.training.execution import make_networks, make_twins, reduced_precision
 from twinflow_core.training.finite import require_finite
 from twinflow_core.training.last import keep_last
-from twinflow_core.training.objectives import make_objective
+from twinflow_core.training.objectives import counts_of_step, make_objective
 from twinflow_core.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
 from twinflow_core.training.rank_rows import rows_here
 from twinflow_core.training.ranks import ALONE, Ranks
 from twinflow_core.training.resumption import Log, Resume, Trained, restore_progress, save_progress
-from twinflow_core.training.roles import role_counts
 from twinflow_core.training.schedule import learning_rate_factor
 from twinflow_core.training.sharding import gather_into
 from twinflow_core.training.signs import require_sign_sensitivity
@@ -164,8 +163,7 @@ class Training:
     def rows(self, step: int) -> list[MicroBatch]:
         """The rows of a 0-based step that this rank has, with their draws, in the parts that are computed at once."""
         options = self.options
-        shares = {role: options.shares.get(role, 0.0) for role in self.objective.roles}
-        counts = role_counts(shares, step, options.batch_size)
+        counts = counts_of_step(self.objective, options, step)
         turn = self.schedule.turn(step)
         rows = turn.rows(options.seed, options.batch_size)
         captions = self.data.caption[rows]

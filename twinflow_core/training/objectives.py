@@ -8,7 +8,7 @@ from twinflow_core.errors import TwinflowError
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.flow_matching_objective import FlowMatching
 from twinflow_core.training.meanflow_objective import MeanFlow
-from twinflow_core.training.roles import ROLES, Role
+from twinflow_core.training.roles import ROLES, Role, RoleCounts, role_counts
 from twinflow_core.training.step import MicroBatch, Networks, StepLoss
 from twinflow_core.training.twinflow_objective import twinflow_loss
 from twinflow_core.training.vsd_objective import Vsd
@@ -69,6 +69,12 @@ def make_objective(options: FinetuneParams) -> Objective:
             fix=f"Give one of these roles a positive share: {', '.join(objective.roles)}.",
         )
     return objective
+
+
+def counts_of_step(objective: Objective, options: FinetuneParams, step: int) -> RoleCounts:
+    """How many rows of a 0-based step each role has; shares of roles that the objective does not play do not count."""
+    played = {role: options.shares.get(role, 0.0) for role in objective.roles}
+    return role_counts(played, step, options.batch_size)
 
 
 def _by_name(options: FinetuneParams) -> Objective:

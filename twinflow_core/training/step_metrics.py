@@ -66,10 +66,13 @@ def joined_metrics(parts: list[StepMetrics]) -> StepMetrics:
 
 def metrics_of_all_ranks(here: StepMetrics, ranks: Ranks) -> StepMetrics:
     """The metrics of the whole step; all ranks ask together and hear the same."""
-    rows = ranks.gather({role: float(count) for role, count in here.rows.items()})
+    counts = {role: f"rows of {role}" for role in ROLES}
+    told = ranks.gather(here.values | {counts[role]: float(rows) for role, rows in here.rows.items()})
     return joined_metrics(
         [
-            StepMetrics(values, {role: count[role] for role in ROLES})
-            for values, count in zip(ranks.gather(here.values), rows, strict=True)
+            StepMetrics(
+                {name: each[name] for name in here.values}, {role: each[counts[role]] for role in ROLES}
+            )
+            for each in told
         ]
     )

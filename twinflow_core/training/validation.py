@@ -10,10 +10,9 @@ import torch
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.bucket_schedule import Turn
 from twinflow_core.training.encoded import EncodedData
-from twinflow_core.training.objectives import Objective
+from twinflow_core.training.objectives import Objective, counts_of_step
 from twinflow_core.training.rank_rows import rows_here
 from twinflow_core.training.ranks import Ranks
-from twinflow_core.training.roles import role_counts
 from twinflow_core.training.step import Networks
 from twinflow_core.training.twinflow_draws import draw_step
 
@@ -40,9 +39,7 @@ def validation_loss(
         device: where the networks are.
         ranks: who shares the batch; all ask together and hear the same.
     """
-    counts = role_counts(
-        {role: options.shares.get(role, 0.0) for role in objective.roles}, 0, options.batch_size
-    )
+    counts = counts_of_step(objective, options, 0)
     lost = 0.0
     for bucket in data.buckets:
         rows = Turn(bucket, 0).rows(options.seed, options.batch_size)
