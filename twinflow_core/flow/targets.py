@@ -6,7 +6,6 @@ Equations are those of arXiv 2512.05150 v2; what the paper leaves to the authors
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -171,29 +170,39 @@ class Rectification(NamedTuple):
     difference: Tensor
 
 
+def renoised_image(prediction: Tensor, z: Tensor, fresh_z: Tensor, t: Tensor) -> Tensor:
+    """x_t' = t' z' + (1 - t') x of the one-step image x = z - F(z, 1, 0): where eq. 7 compares both velocities.
+
+    Args:
+        prediction: F(z, 1, 0), without a gradient.
+        z: the noise that it is asked at.
+        fresh_z: z' ~ N(0, I), independent of z.
+        t: t' in (0, 1).
+    """
+    return interpolate(z - prediction, fresh_z, t)
+
+
 @torch.no_grad()
 def rectification_target(
     prediction: Tensor,
     z: Tensor,
-    velocities: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     fresh_z: Tensor,
-    t: Tensor,
+    v_real: Tensor,
+    v_fake: Tensor,
     kind: Literal["clamped", "normalised"],
 ) -> Rectification:
-    """sg[F(z, 1, 0) + Delta_v(x_t')] (eq. 9), x_t' = t' z' + (1 - t') x with x = z - F(z, 1, 0).
+    """sg[F(z, 1, 0) + Delta_v(x_t')] (eq. 9).
 
     Args:
         prediction: F(z, 1, 0).
         z: the noise that it is asked at.
-        velocities: (x_t', t') to v_real and v_fake there (eq. 7).
-        fresh_z: z' ~ N(0, I), independent of z.
-        t: t' in (0, 1).
+        fresh_z: z' of `renoised_image`.
+        v_real: the real velocity at x_t'.
+        v_fake: the velocity of the model's own images there (eq. 7).
         kind: Delta_v clamped per element (`velocity_difference`), or over DMD's weight (`normalised_difference`).
     """
-    x = z - prediction
-    v_real, v_fake = velocities(interpolate(x, fresh_z, t), t)
     if kind == "clamped":
         move = velocity_difference(v_real, v_fake)
     else:
-        move = normalised_difference(v_real, v_fake, v_real - flow_matching_target(x, fresh_z))
+        move = normalised_difference(v_real, v_fake, v_real - flow_matching_target(z - prediction, fresh_z))
     return Rectification(prediction + move, v_real - v_fake)

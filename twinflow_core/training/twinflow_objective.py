@@ -20,6 +20,7 @@ from twinflow_core.flow.targets import (
     flow_matching_target,
     rcgm_target,
     rectification_target,
+    renoised_image,
 )
 from twinflow_core.training.fakes import with_fakes, with_shared_fakes
 from twinflow_core.training.guidance import base_velocity, guided_velocity
@@ -57,8 +58,11 @@ def twinflow_loss(
         draws = at_equal_times(draws, slice(counts.one_step, counts.one_step + counts.near))
     batch, prediction = _predict(networks, batch, draws, counts, options)
     x_t = interpolate(batch.x, draws.z, draws.t)
+    one_step = prediction[: counts.one_step]
+    rectifies = counts.one_step > 0 and options.rectify_weight > 0
     with torch.no_grad():
-        v_star = _guided(networks, batch, x_t, draws, counts, options)
+        renoised = _renoised(one_step, draws) if rectifies else x_t[:0]
+        v_star, v_real = _real_velocities(networks, batch, x_t, renoised, draws, counts, options)
         target, clamped = _real_targets(networks, batch, x_t, v_star, prediction, draws, counts, options)
         target = torch.cat([target, adversarial_target(batch.x[fake], draws.z[fake])])
     row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, counts, options)
@@ -66,8 +70,9 @@ def twinflow_loss(
     if weight is not None:
         row_loss = row_loss * weight
     loss = row_loss.sum() / whole.total
-    if counts.one_step and options.rectify_weight > 0:
-        rows_lost, rectify_metrics = _rectification(networks, batch, draws, counts, prediction, options)
+    if rectifies:
+        pair = _real_and_fake(networks, batch.conditioning[: counts.one_step], renoised, v_real, draws)
+        rows_lost, rectify_metrics = _rectification(one_step, draws, *pair, options)
         if weight is not None:
             rows_lost = rows_lost * weight[: counts.one_step]
         loss = loss + options.rectify_weight * (rows_lost.sum() / whole.one_step)
@@ -101,19 +106,36 @@ def _velocities(networks: Networks, batch: Batch, draws: StepDraws, counts: Role
     return torch.cat([networks.online(x_t[:real], t[:real], r[:real], conditioning[:real]), fake])
 
 
-def _guided(
+def _renoised(one_step: Tensor, draws: StepDraws) -> Tensor:
+    return renoised_image(one_step.detach(), draws.z[: len(one_step)], draws.rectify_z, draws.rectify_t)
+
+
+def _real_velocities(
     networks: Networks,
     batch: Batch,
     x_t: Tensor,
+    renoised: Tensor,
     draws: StepDraws,
     counts: RoleCounts,
     options: FinetuneParams,
-) -> Tensor:
-    """v* of the rows of the positive branch: guided where 0 < t < 1, plain z - x at t = 1."""
-    rows = slice(counts.one_step, counts.total - counts.fake)
-    v = flow_matching_target(batch.x[: rows.stop], draws.z[: rows.stop])
-    guided = guided_velocity(networks, batch, x_t[rows], v[rows], draws.t[rows], rows, options.guidance)
-    return torch.cat([v[: rows.start], guided])
+) -> tuple[Tensor, Tensor | None]:
+    """v* of the rows of the positive branch, and the base's velocity at the re-noised images, in one call of it.
+
+    v* is guided where 0 < t < 1, and plain z - x at t = 1 and without guidance. Without a base the second is None.
+    """
+    real = counts.total - counts.fake
+    guided = slice(counts.one_step, real if options.guidance > 0 else counts.one_step)
+    v = flow_matching_target(batch.x[:real], draws.z[:real])
+    x_g, t_g = x_t[guided], draws.t[guided]
+    if networks.base is None:
+        v_g, v_real = guided_velocity(networks, batch, x_g, v[guided], t_g, guided, options.guidance), None
+    else:
+        first = len(renoised)
+        asked, times = torch.cat([renoised, x_g]), torch.cat([draws.rectify_t[:first], t_g])
+        rows = slice(guided.start - first, guided.stop)
+        both = base_velocity(networks, batch, asked, times, rows, options.guidance) if len(asked) else asked
+        v_real, v_g = both[:first], both[first:]
+    return torch.cat([v[: guided.start], v_g, v[guided.stop :]]), v_real
 
 
 def _real_targets(
@@ -155,24 +177,14 @@ def _recursive_rows(counts: RoleCounts, options: FinetuneParams) -> Tensor:
 
 
 def _rectification(
-    networks: Networks,
-    batch: Batch,
-    draws: StepDraws,
-    counts: RoleCounts,
-    prediction: Tensor,
-    options: FinetuneParams,
+    one_step: Tensor, draws: StepDraws, v_real: Tensor, v_fake: Tensor, options: FinetuneParams
 ) -> tuple[Tensor, dict[str, float]]:
     """d(F(z, 1, 0), sg[F(z, 1, 0) + Delta_v]) of each re-noised one-step sample (eq. 7 and 9)."""
-    f = prediction[: counts.one_step]
+    z = draws.z[: len(one_step)]
     target, difference = rectification_target(
-        f.detach(),
-        draws.z[: counts.one_step],
-        lambda x_t, t: _real_and_fake(networks, batch, x_t, t, counts, options),
-        draws.rectify_z,
-        draws.rectify_t,
-        options.rectify_target,
+        one_step.detach(), z, draws.rectify_z, v_real, v_fake, options.rectify_target
     )
-    distance = squared_error(f, target)
+    distance = squared_error(one_step, target)
     rows_lost = robust(distance) if options.rectify_target == "clamped" else distance
     return rows_lost, {
         "rectify": float(rows_lost.detach().mean()),
@@ -181,22 +193,20 @@ def _rectification(
     }
 
 
+@torch.no_grad()
 def _real_and_fake(
-    networks: Networks, batch: Batch, x_t: Tensor, t: Tensor, counts: RoleCounts, options: FinetuneParams
+    networks: Networks, conditioning: Conditioning, renoised: Tensor, v_real: Tensor | None, draws: StepDraws
 ) -> tuple[Tensor, Tensor]:
-    """Both velocities of eq. 7; the real one guided, as an online network has learnt to be."""
-    rows = slice(0, counts.one_step)
-    conditioning = batch.conditioning[rows]
-    if networks.base is None:
+    """Both velocities of eq. 7; without the base's, the real one is the online network's, which has learnt guidance."""
+    t = draws.rectify_t
+    if v_real is None:
         twice = Conditioning.cat([conditioning, conditioning])
         signed = torch.cat([t, -t])
-        v_real, v_fake = networks.online(x_t.repeat(2, 1, 1, 1), signed, signed, twice).chunk(2)
+        v_real, v_fake = networks.online(renoised.repeat(2, 1, 1, 1), signed, signed, twice).chunk(2)
         return v_real, v_fake
     if networks.fake is not None:
-        v_fake = networks.fake(x_t, t, None, conditioning)
-    else:
-        v_fake = networks.online(x_t, -t, -t, conditioning)
-    return base_velocity(networks, batch, x_t, t, rows, options.guidance), v_fake
+        return v_real, networks.fake(renoised, t, None, conditioning)
+    return v_real, networks.online(renoised, -t, -t, conditioning)
 
 
 def _share_clamped(difference: Tensor) -> float:
