@@ -84,7 +84,7 @@ def test_no_global_random_state_is_read_or_moved() -> None:
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        losses.append(step(networks, make_batch(8), counts).metrics["loss"])
+        losses.append(step(networks, make_batch(8), counts).metrics.loss)
         assert torch.equal(torch.get_rng_state(), before)
     assert losses[0] == losses[1]
 

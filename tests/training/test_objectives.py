@@ -116,7 +116,7 @@ def test_data_free_makes_every_row_itself_and_reads_no_image() -> None:
     for scale in (1.0, 5.0):
         batch = make_batch(8)
         batch.x.mul_(scale)
-        losses.append(objective.loss(with_base, MicroBatch(batch, draws, counts, counts), 0).metrics["loss"])
+        losses.append(objective.loss(with_base, MicroBatch(batch, draws, counts, counts), 0).metrics.loss)
     assert losses[0] == losses[1]
 
 
@@ -147,7 +147,7 @@ def test_a_fake_score_that_mirrors_the_network_gives_the_same_step(fakes: str) -
         result = TwinFlow(chosen).loss(networks, rows, 0)
         result.loss.backward()
         assert online.weight.grad is not None
-        return result.metrics["loss"], float(online.weight.grad)
+        return result.metrics.loss, float(online.weight.grad)
 
     assert loss_and_gradient(True) == pytest.approx(loss_and_gradient(False), rel=1e-6)
 
@@ -158,7 +158,7 @@ def test_rectified_one_step_rows_follow_rectification_alone() -> None:
     counts = RoleCounts(one_step=4, near=0, any=0, fake=4)
     rows = MicroBatch(make_batch(8), draw_step(0, 0, counts, SHAPE), counts, counts)
     chosen = options(one_step_target="rectified")
-    result = TwinFlow(chosen).loss(networks, rows, 0).metrics
+    result = TwinFlow(chosen).loss(networks, rows, 0).metrics.values
     assert result["loss_one_step"] == 0
     expected = result["loss_fake"] / 2 + chosen.rectify_weight * result["rectify"]
     assert result["loss"] == pytest.approx(expected)
@@ -186,8 +186,8 @@ def test_rectification_rises_over_its_warm_up() -> None:
     counts = role_counts(OPTIONS.shares, 0, 8)
     rows = MicroBatch(make_batch(8), draw_step(0, 0, counts, SHAPE), counts, counts)
     objective = TwinFlow(options(rectify_warmup=10))
-    results = [objective.loss(networks, rows, step).metrics for step in (0, 4, 9, 50)]
-    without = TwinFlow(options(rectify_weight=0.0)).loss(networks, rows, 0).metrics["loss"]
+    results = [objective.loss(networks, rows, step).metrics.values for step in (0, 4, 9, 50)]
+    without = TwinFlow(options(rectify_weight=0.0)).loss(networks, rows, 0).metrics.loss
     shares = [(each["loss"] - without) / (OPTIONS.rectify_weight * each["rectify"]) for each in results]
     assert shares == pytest.approx([0.1, 0.5, 1.0, 1.0], rel=1e-4)
 

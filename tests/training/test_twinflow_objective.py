@@ -128,7 +128,7 @@ def test_only_fakes_is_flow_matching_on_the_models_own_samples() -> None:
         x_t = mixed * draws.z + (1 - mixed) * fakes
         error = online(x_t, draws.t, draws.r, batch.conditioning) - (draws.z - fakes)
         rmse = error.square().flatten(1).mean(dim=1).sqrt().mean()
-    assert step(networks, batch, counts).metrics["loss"] == pytest.approx(float(rmse), rel=1e-3)
+    assert step(networks, batch, counts).metrics.loss == pytest.approx(float(rmse), rel=1e-3)
 
 
 def test_rectification_vanishes_where_both_branches_agree() -> None:
@@ -137,8 +137,8 @@ def test_rectification_vanishes_where_both_branches_agree() -> None:
 
     counts = RoleCounts(one_step=4, near=0, any=0, fake=0)
     result = step(Networks(even, even, None), make_batch(4), counts)
-    assert result.metrics["velocity_difference"] == 0
-    assert result.metrics["rectify"] == 0
+    assert result.metrics.values["velocity_difference"] == 0
+    assert result.metrics.values["rectify"] == 0
 
 
 def test_a_frozen_base_gives_the_real_velocity_without_target_time() -> None:

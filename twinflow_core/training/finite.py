@@ -20,16 +20,16 @@ def require_finite(step: int, metrics: StepMetrics, norms: GradientNorms) -> Non
     Raises:
         TwinflowError: they are not; it names the step, the terms with their rows, and whose gradient it is.
     """
-    loss = metrics.values["loss"]
+    loss = metrics.loss
     causes = [
         f"the gradient of {whose} is {norm}" for whose, norm in norms.named() if not math.isfinite(norm)
     ]
     if math.isfinite(loss) and not causes:
         return
     terms = [
-        f"{name} of {_rows(metrics.rows_of(name))} is {value}"
-        for name, value in metrics.values.items()
-        if name != "loss" and metrics.rows_of(name) > 0 and not math.isfinite(value)
+        f"{name} of {_rows(mean.rows)} is {mean.value}"
+        for name, mean in metrics.means.items()
+        if mean.rows > 0 and not math.isfinite(mean.value)
     ]
     if not terms and not math.isfinite(loss):
         terms = [f"the loss is {loss}"]

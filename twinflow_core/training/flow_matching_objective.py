@@ -27,4 +27,4 @@ class FlowMatching:
         target = guided_velocity(networks, batch, x_t, v, t, slice(0, len(t)), self.options.guidance)
         prediction = networks.online(x_t, t, t, batch.conditioning)
         loss = rows.weighted(robust(squared_error(prediction, target))).sum() / rows.whole.total
-        return StepLoss(loss, {"loss": float(loss.detach())})
+        return StepLoss(loss, {})

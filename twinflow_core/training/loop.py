@@ -31,7 +31,7 @@ from twinflow_core.training.sharding import gather_into
 from twinflow_core.training.signs import require_sign_sensitivity
 from twinflow_core.training.speed import Speed
 from twinflow_core.training.step import MicroBatch, Networks
-from twinflow_core.training.step_metrics import StepMetrics, joined_metrics, metrics_of, metrics_of_all_ranks
+from twinflow_core.training.step_metrics import StepMetrics, joined_metrics, metrics_of_all_ranks
 from twinflow_core.training.trainable import make_trainable
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.validation import validation_loss
@@ -151,7 +151,7 @@ class Training:
             with reduced_precision(self.device, options.precision):
                 part = self.objective.loss(self.networks, rows, step)
             part.loss.backward()
-            parts.append(metrics_of(rows, part.metrics))
+            parts.append(part.metrics)
         metrics = metrics_of_all_ranks(joined_metrics(parts), self.ranks)
         norms = clip_gradients(self.online, self.fake_score, options.clip_norm)
         require_finite(step, metrics, norms)

@@ -41,5 +41,5 @@ class MeanFlow:
             derivative = backward_difference(online, prediction.detach(), x_t, t, r, v, step_size)
         target = meanflow_target(v, derivative, t, r)
         loss = rows.weighted(robust(squared_error(prediction, target))).sum() / rows.whole.total
-        size = float(derivative.square().mean().sqrt())
-        return StepLoss(loss, {"loss": float(loss.detach()), "derivative": size})
+        size = derivative.square().flatten(1).mean(dim=1).sqrt()
+        return StepLoss(loss, {"derivative": rows.mean(size, everything)})

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.training.roles import RoleCounts
+from twinflow_core.training.step_metrics import RowMean, StepMetrics, mean_over
 from twinflow_core.training.twinflow_draws import StepDraws
 
 # (x_t, t, r, conditioning) -> velocity; r is None for a network that has no target time
@@ -60,23 +61,23 @@ class MicroBatch:
     whole: RoleCounts
     weight: Tensor | None = None
 
-    def mean(self, row_loss: Tensor, rows: slice) -> float:
-        """The mean loss of these of the rows that count, whose losses are given; not a number where none counts."""
-        return mean_that_counts(row_loss, None if self.weight is None else self.weight[rows])
-
     def weighted(self, row_loss: Tensor) -> Tensor:
         """The losses of all rows, [B], without those that do not count."""
         return row_loss if self.weight is None else row_loss * self.weight
 
-
-def mean_that_counts(row_loss: Tensor, weight: Tensor | None) -> float:
-    """The mean over the rows of weight 1, of weights 0 and 1; over all for None; not a number where there are none."""
-    return float(row_loss.mean() if weight is None else (row_loss * weight).sum() / weight.sum())
+    def mean(self, values: Tensor, rows: slice) -> RowMean:
+        """The mean of these rows' values over those of them that count."""
+        return mean_over(values, None if self.weight is None else self.weight[rows])
 
 
 @dataclass(frozen=True)
 class StepLoss:
-    """The loss with its gradient, and what is worth plotting (plain numbers)."""
+    """The loss with its gradient, and what is worth plotting, without one."""
 
     loss: Tensor
-    metrics: dict[str, float]
+    means: dict[str, RowMean]
+
+    @property
+    def metrics(self) -> StepMetrics:
+        """All as numbers."""
+        return StepMetrics(float(self.loss.detach()), self.means)

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
 
 from twinflow_core.training.ranks import Ranks
-from twinflow_core.training.roles import ROLES, Role
-from twinflow_core.training.step import MicroBatch
 
-# Whose rows a metric is a mean over, where not over all.
-ROLES_OF: dict[str, tuple[Role, ...]] = {
-    "loss_one_step": ("one_step",),
-    "loss_near": ("near",),
-    "loss_any": ("any",),
-    "loss_fake": ("fake",),
-    "rectify": ("one_step",),
-    "velocity_difference": ("one_step",),
-    "rectify_clamped": ("one_step",),
-    "rcgm_clamped": ("one_step", "near", "any"),
-}
+
+class RowMean(NamedTuple):
+    """A mean over rows, in the form to which those of other rows can be added.
+
+    Attributes:
+        total: the sum over the rows.
+        rows: how many there are.
+    """
+
+    total: float
+    rows: float
+
+    @property
+    def value(self) -> float:
+        """Not a number where there are no rows."""
+        return self.total / self.rows if self.rows else math.nan
+
+
+def mean_over(values: Tensor, weight: Tensor | None) -> RowMean:
+    """The mean of [B] values over the rows of weight 1, of weights 0 and 1 [B]; over all for None."""
+    values = values.detach().double()
+    if weight is None:
+        return RowMean(float(values.sum()), len(values))
+    return RowMean(float((values * weight).sum()), float(weight.sum()))
 
 
 @dataclass(frozen=True)
@@ -27,52 +41,40 @@ class StepMetrics:
     """The metrics of some rows of a step.
 
     Attributes:
-        values: `loss` is their share of the step's; every other value is a mean over rows, and means nothing where
-            it has none.
-        rows: how many of them count, by role.
+        loss: their share of the step's.
+        means: what is a mean over rows, each over its own.
     """
 
-    values: dict[str, float]
-    rows: dict[Role, float]
+    loss: float
+    means: dict[str, RowMean]
 
-    def rows_of(self, name: str) -> float:
-        """How many rows a metric is a mean over."""
-        return sum(self.rows[role] for role in ROLES_OF.get(name, ROLES))
-
-
-def metrics_of(part: MicroBatch, values: dict[str, float]) -> StepMetrics:
-    """The metrics that an objective gives of a part of a step, with its rows that count."""
-    counts = {role: getattr(part.counts, role) for role in ROLES}
-    if part.weight is None:
-        return StepMetrics(values, counts)
-    by_role = part.weight.split(list(counts.values()))
-    return StepMetrics(values, {role: float(own.sum()) for role, own in zip(ROLES, by_role, strict=True)})
+    @property
+    def values(self) -> dict[str, float]:
+        """As plain numbers; a mean without rows is not a number."""
+        return {"loss": self.loss} | {name: mean.value for name, mean in self.means.items()}
 
 
 def joined_metrics(parts: list[StepMetrics]) -> StepMetrics:
-    """The metrics of all rows: losses of the parts add up, other values are means, each part's by its rows.
-
-    A value without rows is not a number, and does not make the others so.
-    """
-    values: dict[str, float] = {}
-    for name in dict.fromkeys(name for part in parts for name in part.values):
-        found = [(part.values[name], part.rows_of(name)) for part in parts if name in part.values]
-        found = [(value, rows) for value, rows in found if rows > 0]
-        total = sum(rows for _, rows in found)
-        values[name] = sum(value * rows for value, rows in found) / total if found else math.nan
-    values["loss"] = sum(part.values["loss"] for part in parts)
-    return StepMetrics(values, {role: sum(part.rows[role] for part in parts) for role in ROLES})
+    """The metrics of all rows: losses of the parts add up, and every mean is over the rows of all."""
+    means = {
+        name: RowMean(
+            *map(sum, zip(*(part.means[name] for part in parts if name in part.means), strict=True))
+        )
+        for name in dict.fromkeys(name for part in parts for name in part.means)
+    }
+    return StepMetrics(sum(part.loss for part in parts), means)
 
 
 def metrics_of_all_ranks(here: StepMetrics, ranks: Ranks) -> StepMetrics:
-    """The metrics of the whole step; all ranks ask together and hear the same."""
-    counts = {role: f"rows of {role}" for role in ROLES}
-    told = ranks.gather(here.values | {counts[role]: float(rows) for role, rows in here.rows.items()})
+    """The metrics of the whole step; all ranks ask together, have the same means, and hear the same."""
+    totals = {f"total of {name}": mean.total for name, mean in here.means.items()}
+    rows = {f"rows of {name}": mean.rows for name, mean in here.means.items()}
     return joined_metrics(
         [
             StepMetrics(
-                {name: each[name] for name in here.values}, {role: each[counts[role]] for role in ROLES}
+                told["loss"],
+                {name: RowMean(told[f"total of {name}"], told[f"rows of {name}"]) for name in here.means},
             )
-            for each in told
+            for told in ranks.gather({"loss": here.loss} | totals | rows)
         ]
     )

@@ -25,7 +25,8 @@ from twinflow_core.flow.targets import (
 from twinflow_core.training.fakes import with_fakes, with_shared_fakes
 from twinflow_core.training.guidance import base_velocity, guided_velocity
 from twinflow_core.training.roles import RoleCounts
-from twinflow_core.training.step import Batch, Networks, StepLoss, mean_that_counts
+from twinflow_core.training.step import Batch, Networks, StepLoss
+from twinflow_core.training.step_metrics import RowMean, mean_over
 from twinflow_core.training.twinflow_draws import StepDraws, at_equal_times
 
 
@@ -63,21 +64,25 @@ def twinflow_loss(
     with torch.no_grad():
         renoised = _renoised(one_step, draws) if rectifies else x_t[:0]
         v_star, v_real = _real_velocities(networks, batch, x_t, renoised, draws, counts, options)
-        target, clamped = _real_targets(networks, batch, x_t, v_star, prediction, draws, counts, options)
+        target, recursive, error = _real_targets(
+            networks, batch, x_t, v_star, prediction, draws, counts, options
+        )
         target = torch.cat([target, adversarial_target(batch.x[fake], draws.z[fake])])
     row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, counts, options)
-    metrics = _by_role(row_loss.detach(), counts, weight) | {"rcgm_clamped": clamped}
+    means = _by_role(row_loss, counts, weight)
+    means["rcgm_clamped"] = mean_over(_share_clamped(error), None if weight is None else weight[recursive])
     if weight is not None:
         row_loss = row_loss * weight
     loss = row_loss.sum() / whole.total
     if rectifies:
         pair = _real_and_fake(networks, batch.conditioning[: counts.one_step], renoised, v_real, draws)
-        rows_lost, rectify_metrics = _rectification(one_step, draws, *pair, options)
-        if weight is not None:
-            rows_lost = rows_lost * weight[: counts.one_step]
+        own = None if weight is None else weight[: counts.one_step]
+        rows_lost, rectify_means = _rectification(one_step, draws, *pair, options, own)
+        if own is not None:
+            rows_lost = rows_lost * own
         loss = loss + options.rectify_weight * (rows_lost.sum() / whole.one_step)
-        metrics |= rectify_metrics
-    return StepLoss(loss, metrics | {"loss": float(loss.detach())})
+        means |= rectify_means
+    return StepLoss(loss, means)
 
 
 def _predict(
@@ -147,11 +152,11 @@ def _real_targets(
     draws: StepDraws,
     counts: RoleCounts,
     options: FinetuneParams,
-) -> tuple[Tensor, float]:
-    """Targets of the rows of the positive branch, and the share of clamped elements of eq. 1's error."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Targets of the rows of the positive branch; which of them are recursive, and eq. 1's error of those."""
     kept = _recursive_rows(counts, options).to(x_t.device)
     if len(kept) == 0:
-        return v_star, 0.0
+        return v_star, kept, v_star[kept]
     conditioning = batch.conditioning[kept]
     target = v_star.clone()
     target[kept], error = rcgm_target(
@@ -164,7 +169,7 @@ def _real_targets(
         options.order,
         options.delta,
     )
-    return target, _share_clamped(error)
+    return target, kept, error
 
 
 def _recursive_rows(counts: RoleCounts, options: FinetuneParams) -> Tensor:
@@ -177,8 +182,13 @@ def _recursive_rows(counts: RoleCounts, options: FinetuneParams) -> Tensor:
 
 
 def _rectification(
-    one_step: Tensor, draws: StepDraws, v_real: Tensor, v_fake: Tensor, options: FinetuneParams
-) -> tuple[Tensor, dict[str, float]]:
+    one_step: Tensor,
+    draws: StepDraws,
+    v_real: Tensor,
+    v_fake: Tensor,
+    options: FinetuneParams,
+    weight: Tensor | None,
+) -> tuple[Tensor, dict[str, RowMean]]:
     """d(F(z, 1, 0), sg[F(z, 1, 0) + Delta_v]) of each re-noised one-step sample (eq. 7 and 9)."""
     z = draws.z[: len(one_step)]
     target, difference = rectification_target(
@@ -187,9 +197,9 @@ def _rectification(
     distance = squared_error(one_step, target)
     rows_lost = robust(distance) if options.rectify_target == "clamped" else distance
     return rows_lost, {
-        "rectify": float(rows_lost.detach().mean()),
-        "velocity_difference": float(difference.square().mean().sqrt()),
-        "rectify_clamped": _share_clamped(difference),
+        "rectify": mean_over(rows_lost, weight),
+        "velocity_difference": mean_over(difference.square().flatten(1).mean(dim=1).sqrt(), weight),
+        "rectify_clamped": mean_over(_share_clamped(difference), weight),
     }
 
 
@@ -209,9 +219,9 @@ def _real_and_fake(
     return v_real, networks.online(renoised, -t, -t, conditioning)
 
 
-def _share_clamped(difference: Tensor) -> float:
-    """The share of elements that a clamp holds, as exactly as parts of a step can add it up."""
-    return int((difference.abs() >= CLAMP).sum()) / difference.numel()
+def _share_clamped(difference: Tensor) -> Tensor:
+    """The share of each row's elements that a clamp holds, [B]."""
+    return (difference.abs() >= CLAMP).double().flatten(1).mean(dim=1)
 
 
 def _row_weight(draws: StepDraws, counts: RoleCounts, options: FinetuneParams) -> Tensor:
@@ -222,10 +232,10 @@ def _row_weight(draws: StepDraws, counts: RoleCounts, options: FinetuneParams) -
     return weight
 
 
-def _by_role(row_loss: Tensor, counts: RoleCounts, weight: Tensor | None) -> dict[str, float]:
-    """The mean loss of each role's rows that count; not a number where there are none."""
+def _by_role(row_loss: Tensor, counts: RoleCounts, weight: Tensor | None) -> dict[str, RowMean]:
+    """The mean loss of each role's rows that count."""
     by_role = [counts.one_step, counts.near, counts.any, counts.fake]
     names = ("loss_one_step", "loss_near", "loss_any", "loss_fake")
     losses = row_loss.split(by_role)
     weights = [None] * len(names) if weight is None else weight.split(by_role)
-    return {name: mean_that_counts(part, own) for name, part, own in zip(names, losses, weights, strict=True)}
+    return {name: mean_over(part, own) for name, part, own in zip(names, losses, weights, strict=True)}

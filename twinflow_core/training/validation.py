@@ -49,5 +49,5 @@ def validation_loss(
             data, rows, data.caption[rows], draws, counts, ranks, device, options.accumulation
         ):
             # Each part's loss is its share of a mean over all rows.
-            lost += share * objective.loss(networks, part, options.steps).metrics["loss"]
+            lost += share * objective.loss(networks, part, options.steps).metrics.loss
     return sum(each["loss"] for each in ranks.gather({"loss": lost}))

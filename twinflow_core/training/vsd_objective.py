@@ -18,6 +18,7 @@ from twinflow_core.training.fakes import with_fakes
 from twinflow_core.training.guidance import base_velocity
 from twinflow_core.training.roles import Role
 from twinflow_core.training.step import MicroBatch, Networks, StepLoss
+from twinflow_core.training.step_metrics import RowMean
 
 
 class Vsd:
@@ -30,17 +31,17 @@ class Vsd:
 
     def loss(self, networks: Networks, rows: MicroBatch, step: int) -> StepLoss:
         """Both networks' losses, each a sum over its rows over the whole step's rows."""
-        metrics: dict[str, float] = {}
+        means: dict[str, RowMean] = {}
         terms: list[Tensor] = []
         one_step = rows.counts.one_step
         if one_step:
             terms.append(self._generator(networks, rows))
-            metrics["loss_one_step"] = rows.mean(terms[-1].detach(), slice(0, one_step))
+            means["loss_one_step"] = rows.mean(terms[-1], slice(0, one_step))
         if rows.counts.fake:
             terms.append(self._fake_score(networks, rows))
-            metrics["loss_fake"] = rows.mean(terms[-1].detach(), slice(one_step, rows.counts.total))
+            means["loss_fake"] = rows.mean(terms[-1], slice(one_step, rows.counts.total))
         loss = rows.weighted(torch.cat(terms)).sum() / rows.whole.total
-        return StepLoss(loss, metrics | {"loss": float(loss.detach())})
+        return StepLoss(loss, means)
 
     def _generator(self, networks: Networks, rows: MicroBatch) -> Tensor:
         here = slice(0, rows.counts.one_step)
