@@ -27,3 +27,12 @@ def test_a_noted_rate_is_that_since_the_last_note(tmp_path: Path, monkeypatch: p
         {"step": 1, "images_per_second": 4.0},
         {"step": 3, "images_per_second": 16.0},
     ]
+
+
+def test_a_training_that_was_finished_keeps_its_speed(tmp_path: Path) -> None:
+    first = Speed(torch.device("cpu"))
+    first.add(8)
+    first.write(tmp_path)
+    before = (tmp_path / FILE).read_bytes()
+    Speed(torch.device("cpu")).write(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == before

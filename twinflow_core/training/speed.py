@@ -45,7 +45,12 @@ class Speed:
         self.noted_rows, self.noted_at = self.rows, now
 
     def write(self, folder: Path) -> None:
-        """Leave `speed.json`: device, images a second, in all and as noted, and peak bytes where it counts them."""
+        """Leave `speed.json`: device, images a second, in all and as noted, and peak bytes where it counts them.
+
+        A process that found nothing left to train measured nothing, and leaves what there is.
+        """
+        if not self.rows:
+            return
         document: dict[str, object] = {
             "device": self.device.type,
             "images_per_second": round(self.images_per_second, 2),
