@@ -10,7 +10,7 @@ from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.backbones.velocity import Velocity
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.roles import RoleCounts
-from twinflow_core.training.step import Batch, Networks
+from twinflow_core.training.step import Batch, MicroBatch, Networks
 from twinflow_core.training.twinflow_draws import StepDraws
 from twinflow_core.training.twinflow_objective import twinflow_loss
 
@@ -40,8 +40,10 @@ def difference_to_plain(
     """
     moved, averaged = _moved(online, 1).requires_grad_(True), _moved(online, 2)
     networks = Networks(moved, averaged, None)
-    given = (networks, _long(batch), _long_draws(draws), counts, options)
-    found = [_loss_and_gradient(loss, moved) for loss in (naive_loss(*given), twinflow_loss(*given).loss)]
+    rows = MicroBatch(_long(batch), _long_draws(draws), counts, counts)
+    plain = naive_loss(networks, rows.batch, rows.draws, counts, options)
+    ours = twinflow_loss(networks, rows, options).loss
+    found = [_loss_and_gradient(loss, moved) for loss in (plain, ours)]
     difference = relative_difference(*found)
     if not difference <= ROUNDING:
         raise OtherNumbersError(

@@ -116,7 +116,7 @@ def ways_of(
 
     def ours(saving: dict[str, Any]) -> Loss:
         chosen = options.model_copy(update=saving)
-        return lambda: twinflow_loss(networks, batch, draws, counts, chosen).loss
+        return lambda: twinflow_loss(networks, MicroBatch(batch, draws, counts, counts), chosen).loss
 
     plain: dict[str, Loss] = {"plain": lambda: naive_loss(networks, batch, draws, counts, options)}
     return plain | {name: ours(saving) for name, saving in SAVING.items()}

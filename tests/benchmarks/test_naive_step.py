@@ -12,7 +12,7 @@ from tests.training.by_hand import AVERAGED, ONLINE, Formula
 from tests.training.test_micro_batches import a_step
 from tests.training.test_twinflow_objective import OPTIONS, SHAPE, counted_networks, make_batch
 from twinflow_core.training.roles import role_counts
-from twinflow_core.training.step import Networks
+from twinflow_core.training.step import MicroBatch, Networks
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.twinflow_objective import twinflow_loss
 
@@ -37,7 +37,7 @@ def test_loss_and_gradient_are_ours_to_rounding(rows: int, index: int, order: in
         online.weights = (a, *ONLINE[1:])  # type: ignore[assignment]
         networks = Networks(online, Formula(AVERAGED), None)
         if ours:
-            loss = twinflow_loss(networks, batch, draws, counts, options).loss
+            loss = twinflow_loss(networks, MicroBatch(batch, draws, counts, counts), options).loss
         else:
             loss = naive_loss(networks, batch, draws, counts, options)
         loss.backward()

@@ -16,7 +16,7 @@ from twinflow_core.backbones.loading import load_backbone
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.draws import normal
 from twinflow_core.training.roles import role_counts
-from twinflow_core.training.step import Batch, Networks, StepLoss
+from twinflow_core.training.step import Batch, MicroBatch, Networks, StepLoss
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.twinflow_objective import twinflow_loss
 
@@ -47,9 +47,8 @@ def test_ways_that_compute_other_numbers_are_not_timed(
     batch = Batch(normal(0, 0, "x", (4, *backbone.latent_shape)), conditioning, conditioning[:1])
     draws = draw_step(0, 0, counts, backbone.latent_shape)
 
-    def other(networks: Networks, *given: object) -> StepLoss:
-        changed: FinetuneParams = chosen.model_copy(update={"rectify_target": "normalised"})
-        return twinflow_loss(networks, *given[:3], changed)  # type: ignore[arg-type]
+    def other(networks: Networks, rows: MicroBatch, options: FinetuneParams) -> StepLoss:
+        return twinflow_loss(networks, rows, options.model_copy(update={"rectify_target": "normalised"}))
 
     monkeypatch.setattr(same_numbers, "twinflow_loss", other)
     with pytest.raises(OtherNumbersError, match="differ by"):

@@ -57,7 +57,7 @@ def test_equal_times_are_finite_without_masking() -> None:
     counts = RoleCounts(one_step=0, near=2, any=2, fake=0)
     drawn = draw_step(0, 0, counts, SHAPE)
     draws = StepDraws(**{field.name: getattr(drawn, field.name) for field in fields(drawn)} | {"r": drawn.t})
-    result = twinflow_loss(networks, make_batch(4), draws, counts, OPTIONS)
+    result = twinflow_loss(networks, MicroBatch(make_batch(4), draws, counts, counts), OPTIONS)
     result.loss.backward()
     assert torch.isfinite(result.loss)
     assert torch.isfinite(online.weight.grad)  # type: ignore[arg-type]
@@ -109,7 +109,8 @@ def test_the_frozen_base_is_asked_at_the_time_of_its_input() -> None:
     times = {name: getattr(drawn, name) for name in ("t", "r", "rectify_t")}
     batch = make_batch(8)
     batch.x.fill_(float(data))
-    twinflow_loss(Networks(online, online, base), batch, StepDraws(**noise, **times), counts, OPTIONS)
+    rows = MicroBatch(batch, StepDraws(**noise, **times), counts, counts)
+    twinflow_loss(Networks(online, online, base), rows, OPTIONS)
     assert len(torch.cat(asked)) >= 2 * (counts.near + counts.any + counts.one_step)
 
 

@@ -13,7 +13,7 @@ from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.execution import Twins, make_networks
 from twinflow_core.training.roles import ROLES, RoleCounts, role_counts
 from twinflow_core.training.twinflow_draws import draw_step
-from twinflow_core.training.twinflow_objective import Batch, Networks, StepLoss, twinflow_loss
+from twinflow_core.training.twinflow_objective import Batch, MicroBatch, Networks, StepLoss, twinflow_loss
 
 SHAPE = (2, 4, 4)
 OPTIONS = FinetuneParams(
@@ -69,7 +69,8 @@ def make_batch(rows: int) -> Batch:
 
 
 def step(networks: Networks, batch: Batch, counts: RoleCounts, options: FinetuneParams = OPTIONS) -> StepLoss:
-    return twinflow_loss(networks, batch, draw_step(0, 0, counts, SHAPE), counts, options)
+    rows = MicroBatch(batch, draw_step(0, 0, counts, SHAPE), counts, counts)
+    return twinflow_loss(networks, rows, options)
 
 
 def counted_networks() -> tuple[Networks, Counted, Counted]:

@@ -37,7 +37,7 @@ class TwinFlow:
         rise = min(1.0, (step + 1) / self.options.rectify_warmup) if self.options.rectify_warmup else 1.0
         weight = self.options.rectify_weight * rise
         options = self.options.model_copy(update={"rectify_weight": weight})
-        return twinflow_loss(networks, rows.batch, rows.draws, rows.counts, options, rows.whole, rows.weight)
+        return twinflow_loss(networks, rows, options)
 
 
 class Rcgm:
@@ -50,9 +50,7 @@ class Rcgm:
 
     def loss(self, networks: Networks, rows: MicroBatch, step: int) -> StepLoss:
         """`twinflow_loss` without its second half."""
-        return twinflow_loss(
-            networks, rows.batch, rows.draws, rows.counts, self.options, rows.whole, rows.weight
-        )
+        return twinflow_loss(networks, rows, self.options)
 
 
 def make_objective(options: FinetuneParams) -> Objective:

@@ -61,12 +61,12 @@ class MicroBatch:
     whole: RoleCounts
     weight: Tensor | None = None
 
-    def weighted(self, row_loss: Tensor) -> Tensor:
-        """The losses of all rows, [B], without those that do not count."""
-        return row_loss if self.weight is None else row_loss * self.weight
+    def weighted(self, row_loss: Tensor, rows: slice = slice(None)) -> Tensor:
+        """The losses of these rows without those that do not count."""
+        return row_loss if self.weight is None else row_loss * self.weight[rows]
 
-    def mean(self, values: Tensor, rows: slice) -> RowMean:
-        """The mean of these rows' values over those of them that count."""
+    def mean(self, values: Tensor, rows: slice | Tensor) -> RowMean:
+        """The mean of these rows' values over those of them that count; rows by a slice or by their numbers."""
         return mean_over(values, None if self.weight is None else self.weight[rows])
 
 

@@ -24,36 +24,24 @@ from twinflow_core.flow.targets import (
 )
 from twinflow_core.training.fakes import with_fakes, with_shared_fakes
 from twinflow_core.training.guidance import base_velocity, guided_velocity
-from twinflow_core.training.roles import RoleCounts
-from twinflow_core.training.step import Batch, Networks, StepLoss
-from twinflow_core.training.step_metrics import RowMean, mean_over
+from twinflow_core.training.roles import ROLES, RoleCounts
+from twinflow_core.training.step import Batch, MicroBatch, Networks, StepLoss
+from twinflow_core.training.step_metrics import RowMean
 from twinflow_core.training.twinflow_draws import StepDraws, at_equal_times
 
 
-def twinflow_loss(
-    networks: Networks,
-    batch: Batch,
-    draws: StepDraws,
-    counts: RoleCounts,
-    options: FinetuneParams,
-    whole: RoleCounts | None = None,
-    weight: Tensor | None = None,
-) -> StepLoss:
+def twinflow_loss(networks: Networks, rows: MicroBatch, options: FinetuneParams) -> StepLoss:
     """L = L_rcgm + adversarial_weight L_adv + rectify_weight L_rectify.
 
     Args:
         networks: see `Networks`; only `online`, and `fake` where it is, receive a gradient.
-        batch: rows laid out as `counts`; the x of fake rows is not used, nor any x in a data-free step.
-        draws: this step's randomness.
-        counts: rows by role.
+        rows: the x of fake rows is not used, nor any x in a data-free step.
         options: order, delta, guidance, weights.
-        whole: rows by role of the whole step, where the batch is only a part of it.
-        weight: [B], a factor on the loss of each row.
 
     Returns:
         The mean loss over the whole step's rows; rectification is a mean over its own rows.
     """
-    whole = whole or counts
+    batch, draws, counts = rows.batch, rows.draws, rows.counts
     fake = slice(counts.total - counts.fake, counts.total)
     if options.near_target == "velocity":
         draws = at_equal_times(draws, slice(counts.one_step, counts.one_step + counts.near))
@@ -69,18 +57,13 @@ def twinflow_loss(
         )
         target = torch.cat([target, adversarial_target(batch.x[fake], draws.z[fake])])
     row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, counts, options)
-    means = _by_role(row_loss, counts, weight)
-    means["rcgm_clamped"] = mean_over(_share_clamped(error), None if weight is None else weight[recursive])
-    if weight is not None:
-        row_loss = row_loss * weight
-    loss = row_loss.sum() / whole.total
+    means = _by_role(rows, row_loss) | {"rcgm_clamped": rows.mean(_share_clamped(error), recursive)}
+    loss = rows.weighted(row_loss).sum() / rows.whole.total
     if rectifies:
         pair = _real_and_fake(networks, batch.conditioning[: counts.one_step], renoised, v_real, draws)
-        own = None if weight is None else weight[: counts.one_step]
-        rows_lost, rectify_means = _rectification(one_step, draws, *pair, options, own)
-        if own is not None:
-            rows_lost = rows_lost * own
-        loss = loss + options.rectify_weight * (rows_lost.sum() / whole.one_step)
+        rows_lost, rectify_means = _rectification(rows, one_step, *pair, options)
+        rows_lost = rows.weighted(rows_lost, slice(0, counts.one_step))
+        loss = loss + options.rectify_weight * (rows_lost.sum() / rows.whole.one_step)
         means |= rectify_means
     return StepLoss(loss, means)
 
@@ -182,24 +165,19 @@ def _recursive_rows(counts: RoleCounts, options: FinetuneParams) -> Tensor:
 
 
 def _rectification(
-    one_step: Tensor,
-    draws: StepDraws,
-    v_real: Tensor,
-    v_fake: Tensor,
-    options: FinetuneParams,
-    weight: Tensor | None,
+    rows: MicroBatch, one_step: Tensor, v_real: Tensor, v_fake: Tensor, options: FinetuneParams
 ) -> tuple[Tensor, dict[str, RowMean]]:
     """d(F(z, 1, 0), sg[F(z, 1, 0) + Delta_v]) of each re-noised one-step sample (eq. 7 and 9)."""
-    z = draws.z[: len(one_step)]
+    here = slice(0, len(one_step))
     target, difference = rectification_target(
-        one_step.detach(), z, draws.rectify_z, v_real, v_fake, options.rectify_target
+        one_step.detach(), rows.draws.z[here], rows.draws.rectify_z, v_real, v_fake, options.rectify_target
     )
     distance = squared_error(one_step, target)
     rows_lost = robust(distance) if options.rectify_target == "clamped" else distance
     return rows_lost, {
-        "rectify": mean_over(rows_lost, weight),
-        "velocity_difference": mean_over(difference.square().flatten(1).mean(dim=1).sqrt(), weight),
-        "rectify_clamped": mean_over(_share_clamped(difference), weight),
+        "rectify": rows.mean(rows_lost, here),
+        "velocity_difference": rows.mean(difference.square().flatten(1).mean(dim=1).sqrt(), here),
+        "rectify_clamped": rows.mean(_share_clamped(difference), here),
     }
 
 
@@ -232,10 +210,12 @@ def _row_weight(draws: StepDraws, counts: RoleCounts, options: FinetuneParams) -
     return weight
 
 
-def _by_role(row_loss: Tensor, counts: RoleCounts, weight: Tensor | None) -> dict[str, RowMean]:
+def _by_role(rows: MicroBatch, row_loss: Tensor) -> dict[str, RowMean]:
     """The mean loss of each role's rows that count."""
-    by_role = [counts.one_step, counts.near, counts.any, counts.fake]
-    names = ("loss_one_step", "loss_near", "loss_any", "loss_fake")
-    losses = row_loss.split(by_role)
-    weights = [None] * len(names) if weight is None else weight.split(by_role)
-    return {name: mean_over(part, own) for name, part, own in zip(names, losses, weights, strict=True)}
+    means: dict[str, RowMean] = {}
+    first = 0
+    for role in ROLES:
+        here = slice(first, first + getattr(rows.counts, role))
+        means[f"loss_{role}"] = rows.mean(row_loss[here], here)
+        first = here.stop
+    return means
