@@ -111,13 +111,14 @@ class ByHand:
         return Term(weight, self.formulas.online.of_row(x_t, t, t, c) - v, slopes)
 
     def fake_row(self, i: int) -> Term:
-        """L_adv, eq. 2, at negative times or by a network of its own."""
+        """L_adv, eq. 2, at negative times, or by a network of its own under the square."""
         (fake, c), fresh, t = self.image(i), self.given["z"][i], float(-self.given["t"][i])
         mixed = t * fresh + (1 - t) * fake
         network, asked = self.fakes_network()
         prediction = network.of_row(mixed, asked * t, min(asked, 0) * t, c)
         slopes = network.slopes(mixed, asked * t, min(asked, 0) * t, c)
-        return Term(self.options.adversarial_weight, prediction - (fresh - fake), slopes)
+        robust = self.options.fake_velocity != "own"
+        return Term(self.options.adversarial_weight, prediction - (fresh - fake), slopes, robust)
 
     def fakes_network(self) -> tuple[Formula, int]:
         """What gives the fakes' velocity, and the sign of the times (t, and r where it has one) it is asked at."""

@@ -194,3 +194,48 @@ def test_one_step_images_are_pulled_to_the_data(case: str, at: tuple[float, ...]
     assert learnt(DATA.mean - OFF, DATA.deviation)[0] < -1e-4
     assert learnt(DATA.mean, DATA.deviation + OFF)[1] > 1e-4
     assert learnt(DATA.mean, DATA.deviation - OFF)[1] < -1e-4
+
+
+@dataclass
+class OneVelocity:
+    """A network that answers every question with the same number."""
+
+    value: Tensor
+
+    def __call__(self, x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
+        return self.value.expand_as(x_t)
+
+
+def prompted_image(x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
+    """A velocity whose one-step image is the prompt's number everywhere."""
+    assert conditioning.pooled is not None
+    return x_t - column(conditioning.pooled[:, 0])
+
+
+@pytest.mark.parametrize("objective", ["twinflow", "vsd"])
+@given(st.integers(1, 7), times)
+@settings(max_examples=20, deadline=None)
+def test_a_network_of_the_fakes_own_learns_the_mean_of_two_kinds_of_image(
+    objective: str, dark: int, time: float
+) -> None:
+    """At one x_t lie images of -1 and of 1, and the velocity is the mean over both, however rare one of them is."""
+    kinds = torch.tensor([-1.0] * dark + [1.0] * (8 - dark), dtype=torch.float64)
+    t = torch.full_like(kinds, time)
+    velocities = -kinds / time
+    fresh = column(velocities + kinds).expand(8, 1, SIDE, SIDE)
+    counts = RoleCounts(one_step=0, near=0, any=0, fake=8)
+    noise = torch.zeros_like(fresh)
+    draws = StepDraws(fresh, -t, -t, noise, noise[:0], t[:0])
+    batch = Batch(noise, Conditioning(torch.zeros(8, 1, 1), kinds[:, None]), NOTHING)
+    chosen = make_objective(options(**OWN, objective=objective))
+
+    def learnt(off: float) -> float:
+        value = (velocities.mean() + off).requires_grad_(True)
+        networks = Networks(prompted_image, closed_form, closed_form, OneVelocity(value))
+        chosen.loss(networks, MicroBatch(batch, draws, counts, counts), 0).loss.backward()
+        assert value.grad is not None
+        return float(value.grad)
+
+    assert learnt(0.0) == pytest.approx(0, abs=1e-9)
+    assert learnt(OFF) > 1e-3
+    assert learnt(-OFF) < -1e-3

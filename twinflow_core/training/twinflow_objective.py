@@ -56,7 +56,8 @@ def twinflow_loss(networks: Networks, rows: MicroBatch, options: FinetuneParams)
             networks, batch, x_t, v_star, prediction, draws, counts, options
         )
         target = torch.cat([target, adversarial_target(batch.x[fake], draws.z[fake])])
-    row_loss = robust(squared_error(prediction, target)) * _row_weight(draws, counts, options)
+    distance = _distance(prediction, target, counts.fake if networks.fake is not None else 0)
+    row_loss = distance * _row_weight(draws, counts, options)
     means = _by_role(rows, row_loss) | {"rcgm_clamped": rows.mean(_share_clamped(error), recursive)}
     loss = rows.weighted(row_loss).sum() / rows.whole.total
     if rectifies:
@@ -200,6 +201,17 @@ def _real_and_fake(
 def _share_clamped(difference: Tensor) -> Tensor:
     """The share of each row's elements that a clamp holds, [B]."""
     return (difference.abs() >= CLAMP).double().flatten(1).mean(dim=1)
+
+
+def _distance(prediction: Tensor, target: Tensor, own: int) -> Tensor:
+    """d of each row, [B]: robust, but squares in the last `own` rows, those of the fakes' own network.
+
+    The fakes' velocity is random given x_t, and eq. 7 asks for its mean, which is the optimum of squares alone: where
+    images of two kinds pass through x_t, the robust distance leans to the more frequent kind.
+    """
+    mse = squared_error(prediction, target)
+    shared = len(mse) - own
+    return torch.cat([robust(mse[:shared]), mse[shared:]])
 
 
 def _row_weight(draws: StepDraws, counts: RoleCounts, options: FinetuneParams) -> Tensor:
