@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.machine import machine_fingerprint
 from benchmarks.objectives.cost import equivalents_a_row
 from benchmarks.objectives.rivals import rival_options
 from benchmarks.objectives.scores import score_network
@@ -55,6 +56,7 @@ def run_cell(work: Path, objective: str, seed: int, settings: dict[str, Any]) ->
     return {
         "objective": objective,
         "seed": seed,
+        "processor": machine_fingerprint()["processor"],
         "equivalents_a_row": round(cost, 3),
         "images_per_second": json.loads((state / SPEED).read_text())["images_per_second"],
         "peak_memory_mib": _peak_memory(),

@@ -96,7 +96,12 @@ def run_way(work: Path, way: str, seed: int, steps: int) -> dict[str, Any]:
     )
     training.run()
     scores = score_network(work, params, training.averaged, {"nfe": NFE}, load_way(base, way))
-    return {"way": way, "seed": seed, "nfe": {nfe: by_sampler["jumps"] for nfe, by_sampler in scores.items()}}
+    return {
+        "way": way,
+        "seed": seed,
+        "processor": machine_fingerprint()["processor"],
+        "nfe": {nfe: by_sampler["jumps"] for nfe, by_sampler in scores.items()},
+    }
 
 
 def main() -> None:
