@@ -10,7 +10,7 @@ from tests.training.test_twinflow_objective import OPTIONS, SHAPE, make_batch
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.micro_batches import micro_batches
 from twinflow_core.training.objectives import TwinFlow
-from twinflow_core.training.roles import role_counts
+from twinflow_core.training.roles import ROLES, role_counts
 from twinflow_core.training.step import Batch, Networks
 from twinflow_core.training.step_metrics import joined_metrics
 from twinflow_core.training.twinflow_draws import StepDraws, draw_step
@@ -54,3 +54,13 @@ def test_gradient_and_metrics_of_the_parts_are_those_of_the_whole(
         metrics.append(joined_metrics([each.metrics for each in done]).values)
     assert gradients[1] == pytest.approx(gradients[0], rel=1e-10, abs=1e-12)
     assert metrics[1] == pytest.approx(metrics[0], rel=1e-10, nan_ok=True)
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 9))
+def test_parts_are_alike_in_size_and_roles(rows: int, parts: int, index: int) -> None:
+    counts = role_counts(OPTIONS.shares, index, rows)
+    held = [piece.counts for piece in micro_batches(*a_step(rows, index), counts, parts)]
+    for role in (*ROLES, "total"):
+        each = [getattr(count, role) for count in held]
+        assert max(each) - min(each) <= 1
+        assert sum(each) == getattr(counts, role)

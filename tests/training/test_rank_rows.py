@@ -49,7 +49,7 @@ def test_gradient_and_metrics_of_the_ranks_are_those_of_the_step(
     for rank in range(ranks):
         share = share_of(counts, Ranks(rank, ranks))
         mine = Batch(batch.x[share.rows], batch.conditioning[share.rows], batch.empty)
-        pieces = micro_batches(mine, share.draws(draws), share.counts, parts, counts, share.weight)
+        pieces = micro_batches(mine, draws.of_rows(share.rows), share.counts, parts, counts, share.weight)
         part, metrics = gradient_of(pieces)
         sums += part
         said.append(metrics)

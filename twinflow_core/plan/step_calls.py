@@ -108,7 +108,7 @@ def _step(options: FinetuneParams, step: int, processes: int, accumulation: int)
     rows = share.counts.total
     conditioning = Conditioning(torch.zeros(rows, 1, 1), torch.zeros(rows, 1))
     batch = Batch(torch.zeros(rows, *SHAPE), conditioning, conditioning[:1])
-    draws = share.draws(draw_step(options.seed, step, whole, SHAPE, options.data_free))
+    draws = draw_step(options.seed, step, whole, SHAPE, options.data_free).of_rows(share.rows)
     listed: list[MicroBatchCalls] = []
     for part in micro_batches(batch, draws, share.counts, accumulation, whole):
         # Past every warm-up.

@@ -7,7 +7,7 @@ The rank with the most rows would have been waited for anyway, so that filling c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,21 +35,6 @@ class Share:
     weight: Tensor
     counts: RoleCounts
     whole: RoleCounts
-
-    def draws(self, draws: StepDraws) -> StepDraws:
-        """The draws of these rows out of those of the global batch."""
-        unmade = self.whole.total - len(draws.fake_z)
-        made = self.rows[self.rows >= unmade] - unmade
-        one_step = self.rows[: self.counts.one_step]
-        return replace(
-            draws,
-            z=draws.z[self.rows],
-            t=draws.t[self.rows],
-            r=draws.r[self.rows],
-            fake_z=draws.fake_z[made],
-            rectify_z=draws.rectify_z[one_step],
-            rectify_t=draws.rectify_t[one_step],
-        )
 
 
 def share_of(whole: RoleCounts, ranks: Ranks) -> Share:
@@ -99,7 +84,7 @@ def rows_here(
     held, weight = counts, None
     if ranks.mesh is not None:
         share = share_of(counts, ranks)
-        rows, captions, draws = rows[share.rows], captions[share.rows], share.draws(draws)
+        rows, captions, draws = rows[share.rows], captions[share.rows], draws.of_rows(share.rows)
         held, weight = share.counts, share.weight.to(device)
     batch = Batch(
         data.latents[rows].to(device), data.conditioning[captions].to(device), data.empty.to(device)

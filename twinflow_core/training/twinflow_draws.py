@@ -37,6 +37,23 @@ class StepDraws:
         """The same on another device."""
         return StepDraws(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
+    def of_rows(self, rows: Tensor) -> StepDraws:
+        """The draws of some of the rows.
+
+        Args:
+            rows: int64 [b], positions in the batch, roles in their order.
+        """
+        unmade = len(self.z) - len(self.fake_z)
+        one_step = rows[rows < len(self.rectify_z)]
+        return StepDraws(
+            z=self.z[rows],
+            t=self.t[rows],
+            r=self.r[rows],
+            fake_z=self.fake_z[rows[rows >= unmade] - unmade],
+            rectify_z=self.rectify_z[one_step],
+            rectify_t=self.rectify_t[one_step],
+        )
+
 
 def at_equal_times(draws: StepDraws, rows: slice) -> StepDraws:
     """The same draws with r = t in these rows."""
