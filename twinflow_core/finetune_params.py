@@ -69,6 +69,7 @@ class FinetuneParams(Section):
     fake_velocity: Literal["online", "own"] = "online"
     rectify_target: Literal["clamped", "normalised"] = "clamped"
     rectify_warmup: Annotated[int, Field(ge=0)] = 0
+    rectify_t_power: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
     data_free: bool = False
     lora_rank: Annotated[int, Field(ge=0)] = 0
     accumulation: Positive = 1

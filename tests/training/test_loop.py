@@ -116,6 +116,17 @@ def test_rectification_by_an_untrained_side_is_said_at_the_start_alone(
     assert "full weight" not in capsys.readouterr().err
 
 
+def test_the_power_of_rectifications_times_reaches_the_draws_of_a_step(folder: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(folder)
+    times = []
+    for power in (1.0, 1.5):
+        options = STEPS.model_copy(update={"rectify_t_power": power, "batch_size": 8})
+        (part,) = Training(backbone.velocity, data_of(backbone), options, Resume(tmp_path, "k")).rows(0)
+        times.append(part.draws.rectify_t)
+    assert len(times[0]) > 0
+    assert torch.equal(times[1], times[0].pow(1.5).clamp(min=1e-3))
+
+
 def test_dropped_captions_are_the_empty_one_for_the_share_asked(folder: Path, tmp_path: Path) -> None:
     backbone = load_backbone(folder)
     options = STEPS.model_copy(update={"batch_size": 64, "caption_dropout": 0.25})

@@ -46,6 +46,21 @@ def test_times_and_shapes_are_those_of_each_role(
     assert len(draws.rectify_t) == counts.one_step
 
 
+@pytest.mark.parametrize("power", [0.5, 1.5, 2.0])
+def test_the_times_of_rectification_have_the_density_of_their_power(power: float) -> None:
+    counts = RoleCounts(MANY, 0, 0, 0)
+    plain, drawn = (draw_step(3, 1, counts, (1, 1, 1), rectify_t_power=p) for p in (1.0, power))
+    times = drawn.rectify_t.double().sort().values
+    # Its distribution function t^(1/p), where no time was held at 1e-3; Kolmogorov's bound at one in a thousand.
+    expected = (torch.arange(MANY) + 0.5) / MANY
+    free = times > 1.001e-3
+    assert (times[free] ** (1 / power) - expected[free]).abs().max() < 1.95 / MANY**0.5
+    assert times.min() >= 1e-3
+    assert times.max() < 1
+    for name in (field.name for field in fields(drawn)):
+        assert torch.equal(getattr(drawn, name), getattr(plain, name)) == (name != "rectify_t")
+
+
 def uniforms(draws: StepDraws, counts: RoleCounts) -> dict[str, Tensor]:
     """What should be uniform in [0, 1), each over the same number of rows."""
     _, near, some, fake = by_role(draws.t, counts)

@@ -169,7 +169,9 @@ class Training:
         captions = self.data.caption[rows]
         dropped = uniform(options.seed, step, "caption dropout", len(rows)) < options.caption_dropout
         captions = torch.where(dropped, torch.full_like(captions, EMPTY_CAPTION), captions)
-        draws = draw_step(options.seed, step, counts, turn.bucket.shape, options.data_free)
+        draws = draw_step(
+            options.seed, step, counts, turn.bucket.shape, options.data_free, options.rectify_t_power
+        )
         return rows_here(
             self.data, rows, captions, draws, counts, self.ranks, self.device, options.accumulation
         )

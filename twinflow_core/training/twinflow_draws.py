@@ -63,7 +63,12 @@ def at_equal_times(draws: StepDraws, rows: slice) -> StepDraws:
 
 
 def draw_step(
-    seed: int, step: int, counts: RoleCounts, shape: tuple[int, ...], data_free: bool = False
+    seed: int,
+    step: int,
+    counts: RoleCounts,
+    shape: tuple[int, ...],
+    data_free: bool = False,
+    rectify_t_power: float = 1.0,
 ) -> StepDraws:
     """All draws of a step.
 
@@ -73,6 +78,9 @@ def draw_step(
         counts: rows by role.
         shape: (C, H, W) of the latents.
         data_free: whether the rows of every role start from one-step samples.
+        rectify_t_power: p in (0, 2] of t' = u^p with uniform u. The paper has 1. The gradient of KL(p_fake || p_real)
+            has the weight (1 - t')^2 / t', which eq. 9 leaves out; p > 1 gives some of it back: the density
+            t'^(1/p - 1) / p has more where little noise is left.
     """
     u = uniform(seed, step, "t", counts.total)
     gap = uniform(seed, step, "r", counts.total)
@@ -87,5 +95,5 @@ def draw_step(
         r=torch.cat([ones * 0, near * (1 - NEAR_GAP * near_gap), any_ * (1 - any_gap), -fake]),
         fake_z=normal(seed, step, "fake z", (counts.total if data_free else counts.fake, *shape)),
         rectify_z=normal(seed, step, "rectify z", (counts.one_step, *shape)),
-        rectify_t=uniform(seed, step, "rectify t", counts.one_step).clamp(min=1e-3),
+        rectify_t=uniform(seed, step, "rectify t", counts.one_step).pow(rectify_t_power).clamp(min=1e-3),
     )

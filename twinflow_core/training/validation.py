@@ -43,7 +43,9 @@ def validation_loss(
     lost = 0.0
     for bucket in data.buckets:
         rows = Turn(bucket, 0).rows(options.seed, options.batch_size)
-        draws = draw_step(options.seed, STEP, counts, bucket.shape, options.data_free)
+        draws = draw_step(
+            options.seed, STEP, counts, bucket.shape, options.data_free, options.rectify_t_power
+        )
         share = len(bucket.rows) / len(data)
         for part in rows_here(
             data, rows, data.caption[rows], draws, counts, ranks, device, options.accumulation
