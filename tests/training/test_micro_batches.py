@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tests.training.by_hand import AVERAGED, ONLINE, Formula
 from tests.training.test_twinflow_objective import OPTIONS, SHAPE, make_batch
 from twinflow_core.finetune_params import FinetuneParams
-from twinflow_core.training.micro_batches import micro_batches
+from twinflow_core.training.micro_batches import balanced_pieces, micro_batches
 from twinflow_core.training.objectives import TwinFlow
-from twinflow_core.training.roles import ROLES, role_counts
+from twinflow_core.training.roles import ROLES, Role, RoleCounts, role_counts
 from twinflow_core.training.step import Batch, Networks
 from twinflow_core.training.step_metrics import joined_metrics
 from twinflow_core.training.twinflow_draws import StepDraws, draw_step
@@ -64,3 +64,25 @@ def test_parts_are_alike_in_size_and_roles(rows: int, parts: int, index: int) ->
         each = [getattr(count, role) for count in held]
         assert max(each) - min(each) <= 1
         assert sum(each) == getattr(counts, role)
+
+
+COSTS = st.fixed_dictionaries({role: st.integers(1, 9) for role in ROLES})
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 9), COSTS)
+def test_balanced_pieces_are_consecutive_rows_of_nearly_one_cost(
+    rows: int, wanted: int, index: int, costs: dict[Role, int]
+) -> None:
+    counts = role_counts(OPTIONS.shares, index, rows)
+    (part,) = micro_batches(*a_step(rows, index), counts, 1)
+    pieces = balanced_pieces(part, costs, wanted)
+    assert torch.equal(torch.cat([piece.batch.x for piece in pieces]), part.batch.x)
+    assert torch.equal(torch.cat([piece.draws.t for piece in pieces]), part.draws.t)
+    assert 1 <= len(pieces) <= wanted
+    assert all(piece.counts.total > 0 and piece.whole == counts for piece in pieces)
+
+    def cost(held: RoleCounts) -> int:
+        return sum(costs[role] * getattr(held, role) for role in ROLES)
+
+    # A row goes where its middle lies: half a row more at either end, and no more.
+    assert all(cost(piece.counts) <= cost(counts) / wanted + max(costs.values()) for piece in pieces)

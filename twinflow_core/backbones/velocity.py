@@ -63,3 +63,8 @@ class Velocity(nn.Module, ABC):
     def independent_copy(self) -> Self:
         """A copy that shares nothing, without gradients."""
         return copy.deepcopy(self).requires_grad_(False)
+
+    def for_another_thread(self) -> Self:
+        """These very weights under modules of their own, so that two threads do not share a hook's state."""
+        shared: dict[int, Any] = {id(each): each for each in (*self.parameters(), *self.buffers())}
+        return copy.deepcopy(self, shared)

@@ -1,61 +1,23 @@
-"""Which networks a step of the objective asks, for how many rows, with or without gradient: by running it.
-
-The real objective runs on networks of one number, so that whatever option changes its calls changes the plan.
-"""
+"""Which networks the first steps of a training ask, for how many rows, with or without gradient."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from twinflow_core.backbones.conditioning import Conditioning
 from twinflow_core.finetune_params import FinetuneParams
 from twinflow_core.training.micro_batches import micro_batches
-from twinflow_core.training.objectives import counts_of_step, make_objective
+from twinflow_core.training.objectives import counts_of_step
 from twinflow_core.training.rank_rows import share_of
 from twinflow_core.training.ranks import Ranks
-from twinflow_core.training.step import Batch, Networks
+from twinflow_core.training.step_calls import SHAPE, Call, listed, plain_batch
 from twinflow_core.training.twinflow_draws import draw_step
 
 # Roles come round within a few steps.
 STEPS = 4
-SHAPE = (1, 1, 1)
-BACKWARD = 2
-
-
-@dataclass(frozen=True)
-class Call:
-    """One evaluation of a network: how many rows, and whether its gradient is asked."""
-
-    network: Literal["online", "averaged", "base", "own"]
-    rows: int
-    gradient: bool
-
-    @property
-    def equivalents(self) -> int:
-        """Forward-equivalents: one a row, and two more for its gradient."""
-        return self.rows * (1 + BACKWARD * self.gradient)
-
 
 MicroBatchCalls = tuple[Call, ...]
-
-
-class _Listing:
-    """A network of one number that lists how it is called."""
-
-    def __init__(self, name: Any, trained: bool, calls: list[Call]) -> None:
-        self.name = name
-        self.number = torch.tensor(0.5, requires_grad=trained)
-        self.calls = calls
-
-    def __call__(self, x_t: Tensor, t: Tensor, r: Tensor | None, conditioning: Conditioning) -> Tensor:
-        velocity = self.number * x_t
-        self.calls.append(Call(self.name, len(x_t), velocity.requires_grad))
-        return velocity
 
 
 def training_calls(options: FinetuneParams, processes: int, accumulation: int) -> list[list[MicroBatchCalls]]:
@@ -95,24 +57,10 @@ def equivalents_a_row(steps: list[list[MicroBatchCalls]], rows: float) -> float:
 
 
 def _step(options: FinetuneParams, step: int, processes: int, accumulation: int) -> list[MicroBatchCalls]:
-    # Forward-mode differentiation hides its calls; they are counted as those of the finite difference.
-    plain = options.meanflow.model_copy(update={"derivative": "finite_difference"})
-    options = options.model_copy(update={"meanflow": plain})
-    calls: list[Call] = []
-    own: Any = _Listing("own", True, calls) if options.has_fake_score else None
-    base = _Listing("base", False, calls) if options.needs_base else None
-    networks = Networks(_Listing("online", True, calls), _Listing("averaged", False, calls), base, own)
-    objective = make_objective(options)
-    whole = counts_of_step(objective, options, step)
+    asked = listed(options)
+    whole = counts_of_step(asked.objective, options, step)
     share = share_of(whole, Ranks(0, processes))
-    rows = share.counts.total
-    conditioning = Conditioning(torch.zeros(rows, 1, 1), torch.zeros(rows, 1))
-    batch = Batch(torch.zeros(rows, *SHAPE), conditioning, conditioning[:1])
     draws = draw_step(options.seed, step, whole, SHAPE, options.data_free).of_rows(share.rows)
-    listed: list[MicroBatchCalls] = []
-    for part in micro_batches(batch, draws, share.counts, accumulation, whole):
-        # Past every warm-up.
-        objective.loss(networks, part, options.steps)
-        listed.append(tuple(calls))
-        calls.clear()
-    return listed
+    parts = micro_batches(plain_batch(share.counts.total), draws, share.counts, accumulation, whole)
+    # Past every warm-up.
+    return [asked.of(part, options.steps) for part in parts]

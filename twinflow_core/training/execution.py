@@ -100,6 +100,24 @@ def make_networks(online: Velocity, twins: Twins, compiled: bool) -> Networks:
     return Networks(prepared(online), prepared(twins.averaged), base, fake)
 
 
+def networks_of_lanes(online: Velocity, twins: Twins, count: int, compiled: bool) -> list[Networks]:
+    """The networks of each lane (see `lanes`), all of the same weights: the given ones, and more of them to call.
+
+    Args:
+        online: the network in training.
+        twins: those beside it.
+        count: how many lanes.
+        compiled: see `make_networks`; goes with one lane.
+    """
+    first = make_networks(online, twins, compiled)
+    return [first, *(_for_another_thread(online, twins) for _ in range(count - 1))]
+
+
+def _for_another_thread(online: Velocity, twins: Twins) -> Networks:
+    base, fake = (each and each.for_another_thread() for each in (twins.base, twins.fake_score))
+    return Networks(online.for_another_thread(), twins.averaged.for_another_thread(), base, fake)
+
+
 def compiled_by_size(network: Velocity) -> Network:
     """The network compiled anew for each size of its latents; the number of rows alone is left open.
 

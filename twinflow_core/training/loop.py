@@ -18,11 +18,12 @@ from twinflow_core.training.bucket_schedule import BucketSchedule
 from twinflow_core.training.draws import uniform
 from twinflow_core.training.ema import effective_decay, update_average
 from twinflow_core.training.encoded import EMPTY_CAPTION, EncodedData
-from twinflow_core.training.execution import make_networks, make_twins, reduced_precision
+from twinflow_core.training.execution import make_twins, networks_of_lanes, reduced_precision
 from twinflow_core.training.finite import require_finite
+from twinflow_core.training.lanes import Lanes, lane_count
 from twinflow_core.training.last import keep_last
 from twinflow_core.training.objectives import counts_of_step, make_objective
-from twinflow_core.training.optimizer import clip_gradients, make_optimizer, set_learning_rate
+from twinflow_core.training.optimizer import clip_gradients, make_optimizer, set_learning_rate, trained
 from twinflow_core.training.rank_rows import rows_here
 from twinflow_core.training.ranks import ALONE, Ranks
 from twinflow_core.training.resumption import Log, Resume, Trained, restore_progress, save_progress
@@ -30,8 +31,9 @@ from twinflow_core.training.schedule import learning_rate_factor
 from twinflow_core.training.sharding import gather_into
 from twinflow_core.training.signs import require_sign_sensitivity
 from twinflow_core.training.speed import Speed
-from twinflow_core.training.step import MicroBatch, Networks
-from twinflow_core.training.step_metrics import StepMetrics, joined_metrics, metrics_of_all_ranks
+from twinflow_core.training.step import MicroBatch, Networks, StepLoss
+from twinflow_core.training.step_calls import row_costs
+from twinflow_core.training.step_metrics import joined_metrics, metrics_of_all_ranks
 from twinflow_core.training.trainable import make_trainable
 from twinflow_core.training.twinflow_draws import draw_step
 from twinflow_core.training.validation import validation_loss
@@ -73,7 +75,11 @@ class Training:
         self.watch = watch
         self.ranks = ranks
         self.device = next(online.parameters()).device
-        self.networks = make_networks(self.online, twins, options.compile)
+        lanes = lane_count(options, self.device, ranks)
+        networks = networks_of_lanes(self.online, twins, lanes, options.compile)
+        self.networks = networks[0]
+        own = trained(self.fake_score) if self.fake_score else []
+        self.lanes = Lanes(networks, trained(self.online) + own, row_costs(options))
         self.judged = Networks(self.averaged, self.averaged, self.base, self.fake_score)
         self.optimizer = make_optimizer(self.online, self.fake_score, options)
         self.trained = Trained(self.online, self.averaged, self.fake_score, self.optimizer)
@@ -146,12 +152,12 @@ class Training:
         options = self.options
         factor = learning_rate_factor(step, options.steps, options.warmup_steps, options.decay_steps)
         set_learning_rate(self.optimizer, options.learning_rate * factor)
-        parts: list[StepMetrics] = []
-        for rows in self.rows(step):
+
+        def loss(networks: Networks, part: MicroBatch) -> StepLoss:
             with reduced_precision(self.device, options.precision):
-                part = self.objective.loss(self.networks, rows, step)
-            part.loss.backward()
-            parts.append(part.metrics)
+                return self.objective.loss(networks, part, step)
+
+        parts = self.lanes.backward(self.rows(step), loss)
         metrics = metrics_of_all_ranks(joined_metrics(parts), self.ranks)
         norms = clip_gradients(self.online, self.fake_score, options.clip_norm)
         require_finite(step, metrics, norms)

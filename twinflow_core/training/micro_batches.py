@@ -8,10 +8,12 @@ k-th on, so that all take the same time and memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from twinflow_core.training.roles import ROLES, RoleCounts
+from twinflow_core.training.roles import ROLES, Role, RoleCounts
 from twinflow_core.training.step import Batch, MicroBatch
 from twinflow_core.training.twinflow_draws import StepDraws
 
@@ -40,6 +42,26 @@ def micro_batches(
     return [
         _piece(batch, draws, counts, torch.arange(part, counts.total, parts), whole, weight)
         for part in range(min(parts, counts.total))
+    ]
+
+
+def balanced_pieces(part: MicroBatch, costs: Mapping[Role, float], pieces: int) -> list[MicroBatch]:
+    """Consecutive rows of a part in at most so many pieces of nearly one cost, none empty.
+
+    Rows of one role stay together where they can: each piece then makes fewer calls, of more rows.
+
+    Args:
+        part: rows laid out as its counts.
+        costs: of a row of each role that has rows, above 0.
+        pieces: at least 1.
+    """
+    ends = torch.tensor([costs[role] for role in ROLES for _ in range(getattr(part.counts, role))]).cumsum(0)
+    # The piece that a row's middle falls into.
+    piece = (ends - ends.diff(prepend=ends.new_zeros(1)) / 2) * pieces // ends[-1]
+    return [
+        _piece(part.batch, part.draws, part.counts, rows, part.whole, part.weight)
+        for each in range(pieces)
+        if len(rows := (piece == each).nonzero().flatten())
     ]
 
 
