@@ -1,15 +1,18 @@
 """How long a step of the bundled training takes with a lane for each core, against one lane of as many threads.
 
-    python -m benchmarks.lanes [--rounds 15]
+    python -m benchmarks.lanes [--rounds 6] [--steps 20]
 
-Whole steps, updates and averages included. The two take turns, so that other work on the machine slows both alike; the
-ratio is the median over the rounds of each round's own ratio.
+Whole steps, updates and averages included. Each way runs in processes of its own, as trainings do; the two take turns,
+so that other work on the machine slows both alike. The ratio is that of the medians over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,41 +33,19 @@ from twinflow_core.training.loop import Resume, Training
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "assets/base"
 RESULT = ROOT / "benchmarks/results/lanes.json"
+WAYS = ("lanes", "one")
+FIRST_STEPS = 2
 
 
-def measure(base: Path, options: FinetuneParams, rounds: int) -> dict[str, Any]:
-    """The document that is written.
+def milliseconds_a_step(base: Path, options: FinetuneParams, way: str, steps: int) -> dict[str, float]:
+    """The mean time of a step of this way, after two first ones, and how many lanes there were.
 
     Args:
         base: a pipeline's folder.
         options: the finetune section.
-        rounds: how often each way is timed, after a first step of both.
+        way: `lanes`, or `one` lane.
+        steps: how many are timed.
     """
-    machine = machine_fingerprint()
-    with tempfile.TemporaryDirectory() as state:
-        lanes, one = (_training(base, options, Path(state)) for _ in range(2))
-    one.lanes = Lanes([one.networks], one.lanes.trained, one.lanes.costs)
-    ways = {"lanes": lanes, "one": one}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for step in range(rounds + 1):
-        for name, training in ways.items():
-            start = time.perf_counter()
-            training._step(step)
-            if step:
-                seconds[name].append(time.perf_counter() - start)
-    ratios = [a / b for a, b in zip(seconds["one"], seconds["lanes"], strict=True)]
-    return {
-        "threads": torch.get_num_threads(),
-        "lanes": lanes.lanes.count,
-        "milliseconds": {name: round(1000 * statistics.median(each), 1) for name, each in seconds.items()},
-        "times_as_fast": round(statistics.median(ratios), 3),
-        "batch": options.batch_size,
-        "rounds": rounds,
-        "machine": machine,
-    }
-
-
-def _training(base: Path, options: FinetuneParams, state: Path) -> Training:
     backbone = load_backbone(base)
     rows = options.batch_size
     data = EncodedData(
@@ -72,16 +53,52 @@ def _training(base: Path, options: FinetuneParams, state: Path) -> Training:
         torch.ones(rows, dtype=torch.long),
         backbone.encode_prompts(["", "a photo of a red circle"]),
     )
-    return Training(backbone.velocity, data, options, Resume(state, "lanes"))
+    with tempfile.TemporaryDirectory() as state:
+        training = Training(backbone.velocity, data, options, Resume(Path(state), "lanes"))
+    if way == "one":
+        training.lanes = Lanes([training.networks], training.lanes.trained, training.lanes.costs)
+    start = 0.0
+    for step in range(FIRST_STEPS + steps):
+        if step == FIRST_STEPS:
+            start = time.perf_counter()
+        training._step(step)
+    return {"milliseconds": 1000 * (time.perf_counter() - start) / steps, "lanes": training.lanes.count}
+
+
+def measure(rounds: int, steps: int) -> dict[str, Any]:
+    """The document that is written: the bundled recipe on random latents."""
+    machine = machine_fingerprint()
+    told: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way in WAYS:
+            command = [sys.executable, "-m", "benchmarks.lanes", "--way", way, "--steps", str(steps)]
+            done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            told[way].append(json.loads(done.stdout.splitlines()[-1]))
+    each = {way: [round(one["milliseconds"], 1) for one in told[way]] for way in WAYS}
+    median = {way: statistics.median(each[way]) for way in WAYS}
+    return {
+        "threads": torch.get_num_threads(),
+        "lanes": int(told["lanes"][0]["lanes"]),
+        "milliseconds": each,
+        "times_as_fast": round(median["one"] / median["lanes"], 3),
+        "steps": steps,
+        "machine": machine,
+    }
 
 
 def main() -> None:
-    """Measure, print, and write benchmarks/results/lanes.json."""
+    """Measure, print, and write benchmarks/results/lanes.json; with --way, time that one here."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--way", choices=WAYS)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    tell_result(measure(BASE, load_params(ROOT / "params.yaml").finetune, given.rounds), given.out)
+    if given.way:
+        options = load_params(ROOT / "params.yaml").finetune
+        print(json.dumps(milliseconds_a_step(BASE, options, given.way, given.steps)))
+    else:
+        tell_result(measure(given.rounds, given.steps), given.out)
 
 
 if __name__ == "__main__":

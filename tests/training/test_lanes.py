@@ -47,7 +47,16 @@ def step_of(folder: Path, options: FinetuneParams, threads: int) -> tuple[Traini
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, OWN, {"accumulation": 2, "batch_size": 100}, {"objective": "rcgm"}, {"lora_rank": 2}]
+    "changed",
+    [
+        {},
+        OWN,
+        {"accumulation": 2, "batch_size": 100},
+        {"objective": "rcgm"},
+        {"gradient_checkpointing": True},
+        {"lora_rank": 2},
+        {"lora_rank": 2, "quantized_base": "int8"},
+    ],
 )
 def test_lanes_give_the_gradient_of_one(changed: dict[str, Any], folder: Path) -> None:
     options = options_of(**changed)
