@@ -46,6 +46,7 @@ def milliseconds_a_step(base: Path, options: FinetuneParams, way: str, steps: in
         way: `lanes`, or `one` lane.
         steps: how many are timed.
     """
+    options = options.model_copy(update={"steps": FIRST_STEPS + steps})
     backbone = load_backbone(base)
     rows = options.batch_size
     data = EncodedData(
