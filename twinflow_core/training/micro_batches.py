@@ -55,9 +55,10 @@ def balanced_pieces(part: MicroBatch, costs: Mapping[Role, float], pieces: int) 
         costs: of a row of each role that has rows, above 0.
         pieces: at least 1.
     """
-    ends = torch.tensor([costs[role] for role in ROLES for _ in range(getattr(part.counts, role))]).cumsum(0)
+    cost = torch.tensor([costs[role] for role in ROLES for _ in range(getattr(part.counts, role))])
+    ends = cost.cumsum(0)
     # The piece that a row's middle falls into.
-    piece = (ends - ends.diff(prepend=ends.new_zeros(1)) / 2) * pieces // ends[-1]
+    piece = (ends - cost / 2) * pieces // ends[-1]
     return [
         _piece(part.batch, part.draws, part.counts, rows, part.whole, part.weight)
         for each in range(pieces)
